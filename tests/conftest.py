@@ -16,7 +16,9 @@ def private_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
     """Give every test a HOME and XDG directories of its own, and no configuration of this machine."""
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith(("XDG_", "STORAGE_", "CONTAINERS_", "REGISTRY_AUTH", "DOCKER_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("XDG_", "STORAGE_", "CONTAINERS_", "REGISTRY_AUTH", "DOCKER_")) or name.lower().endswith(
+            "_proxy"
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))

@@ -1,0 +1,1 @@
+"""Identifiers and documents of the specifications, as pure values."""

@@ -1,0 +1,84 @@
+"""Pull container images into a containers/storage store, from asyncio.
+
+::
+
+    async with asyncpull.Store.open() as store, asyncpull.Puller(store) as puller:
+        image = await puller.pull("docker.io/library/alpine:3.20")
+        async with store.mounted(image.id) as rootfs:
+            print((rootfs / "etc/alpine-release").read_text())
+
+Names are resolved when they are first used (PEP 562): a worker process that imports one submodule does not pay for
+the HTTP client.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncpull.errors import AsyncpullError
+    from asyncpull.plan import PulledImage, PulledLayer, PullPlan, PullPolicy
+    from asyncpull.progress import Event, Reporter
+    from asyncpull.pull import Limits, Puller
+    from asyncpull.registry.config import RegistryAccess
+    from asyncpull.spec.digest import Digest
+    from asyncpull.spec.platform import Platform, parse_platform
+    from asyncpull.spec.reference import Reference, parse_reference
+    from asyncpull.store.config import StoreConfig
+    from asyncpull.store.store import Store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncpullError",
+    "Digest",
+    "Event",
+    "Limits",
+    "Platform",
+    "PullPlan",
+    "PullPolicy",
+    "PulledImage",
+    "PulledLayer",
+    "Puller",
+    "Reference",
+    "RegistryAccess",
+    "Reporter",
+    "Store",
+    "StoreConfig",
+    "parse_platform",
+    "parse_reference",
+]
+
+_HOMES = {
+    "AsyncpullError": "errors",
+    "Digest": "spec.digest",
+    "Event": "progress",
+    "Limits": "pull",
+    "Platform": "spec.platform",
+    "PullPlan": "plan",
+    "PullPolicy": "plan",
+    "PulledImage": "plan",
+    "PulledLayer": "plan",
+    "Puller": "pull",
+    "Reference": "spec.reference",
+    "RegistryAccess": "registry.config",
+    "Reporter": "progress",
+    "Store": "store.store",
+    "StoreConfig": "store.config",
+    "parse_platform": "spec.platform",
+    "parse_reference": "spec.reference",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

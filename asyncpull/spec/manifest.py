@@ -1,0 +1,175 @@
+"""The three documents: index, manifest, config (image-spec; Docker's v2 list and schema 2).
+
+A document keeps the raw bytes it was read from: they are what the digest covers and what is stored and sent on. The
+parsed values are a view of them. Unknown keys are left alone, wrong types are refused with the path of the key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from asyncpull.errors import DocumentError, InvalidDigestError
+from asyncpull.spec import mediatype
+from asyncpull.spec.digest import Digest
+from asyncpull.spec.fields import Fields
+from asyncpull.spec.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KIB, MIB = 1 << 10, 1 << 20
+
+# Limits in bytes that every reader of these documents sets; containers/image has the same for the first two.
+MANIFEST_LIMIT = 4 * MIB
+CONFIG_LIMIT = 4 * MIB
+TOKEN_LIMIT = 1 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a document says of another piece of content (image-spec, descriptor.md). ``size`` is in bytes."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    platform: Platform | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One image for one platform: its config and its layers, the base layer first."""
+
+    raw: bytes = field(repr=False)
+    media_type: str
+    digest: Digest
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Manifests of one image for several platforms."""
+
+    raw: bytes = field(repr=False)
+    media_type: str
+    digest: Digest
+    manifests: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """The image config (image-spec, config.md), as far as storing the image needs it.
+
+    ``diff_ids`` are the digests of the uncompressed layers, the base layer first; ``created`` is RFC 3339 text.
+    """
+
+    raw: bytes = field(repr=False)
+    digest: Digest
+    diff_ids: tuple[Digest, ...]
+    created: str | None
+    platform: Platform
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, digest: Digest | None = None) -> ImageConfig:
+        """Parse a config; ``digest`` is its verified digest, computed if not given. Raises DocumentError."""
+        document = Fields.from_bytes(raw, "image config")
+        rootfs = Fields.of(document.get("rootfs", dict, {}), "image config.rootfs")
+        return cls(
+            raw=raw,
+            digest=digest or Digest.of(raw),
+            diff_ids=tuple(_digest(text, where) for text, where in rootfs.array("diff_ids")),
+            created=document.get("created", str, None),
+            platform=_platform(document),
+        )
+
+
+def parse_document(raw: bytes, media_type: str | None = None) -> Manifest | Index:
+    """Parse a manifest or an index.
+
+    ``media_type`` is what the source said; parameters after ``;`` are dropped. A ``mediaType`` inside the document
+    wins, as with every client, and what both leave open is told from the keys. Raises DocumentError.
+    """
+    document = Fields.from_bytes(raw, "manifest")
+    kind = _kind(document, media_type)
+    digest = Digest.of(raw)
+    if mediatype.is_index(kind):
+        return Index(raw, kind, digest, tuple(_descriptor(*entry) for entry in document.array("manifests")))
+    config = _descriptor(document.get("config", dict), "manifest.config")
+    if not mediatype.is_config(config.media_type):
+        raise DocumentError(
+            f"manifest {digest}: its config has the media type {config.media_type!r}, which is no image config",
+            "this is an artifact, not an image that can be stored and run",
+        )
+    layers = tuple(_layer(*entry) for entry in document.array("layers"))
+    return Manifest(raw, kind, digest, config, layers)
+
+
+def _kind(document: Fields, said: str | None) -> str:
+    inside = document.get("mediaType", str, "")
+    outside = (said or "").split(";")[0].strip().lower()
+    for media_type in (inside, outside):
+        if mediatype.is_index(media_type) or mediatype.is_manifest(media_type):
+            return _unambiguous(document, media_type)
+    version = document.get("schemaVersion", int, 0)
+    if version == 1:
+        raise DocumentError("manifest is of Docker's schema 1", "push the image again with a current tool")
+    if inside or version != 2:
+        raise DocumentError(f"manifest has the media type {inside or outside!r}, which is not an image")
+    return _unambiguous(document, mediatype.OCI_INDEX if "manifests" in document.values else mediatype.OCI_MANIFEST)
+
+
+def _unambiguous(document: Fields, media_type: str) -> str:
+    """Refuse a document that could be read as an index and as a manifest (CVE-2021-41190)."""
+    foreign = {"layers", "config"} if mediatype.is_index(media_type) else {"manifests"}
+    both = sorted((foreign | {"fsLayers", "history"}) & document.values.keys())
+    if both:
+        raise DocumentError(f"document of media type {media_type} has the foreign key {both[0]!r}")
+    return media_type
+
+
+def _layer(value: object, where: str) -> Descriptor:
+    layer = _descriptor(value, where)
+    if mediatype.is_encrypted(layer.media_type):
+        raise DocumentError(f"{where} is encrypted ({layer.media_type})")
+    if not mediatype.is_layer(layer.media_type):
+        raise DocumentError(f"{where} has the media type {layer.media_type!r}, which is no layer")
+    return layer
+
+
+def _digest(value: object, where: str) -> Digest:
+    if not isinstance(value, str):
+        raise DocumentError(f"{where} is not a string")
+    try:
+        return Digest.parse(value)
+    except InvalidDigestError as error:
+        raise InvalidDigestError(f"{where}: {error}") from error
+
+
+def _descriptor(value: object, where: str) -> Descriptor:
+    entry = Fields.of(value, where)
+    size = entry.get("size", int)
+    if size < 0:
+        raise DocumentError(f"{where}.size is negative")
+    platform = entry.get("platform", dict, None)
+    annotations = entry.get("annotations", dict, {})
+    return Descriptor(
+        media_type=entry.get("mediaType", str, ""),
+        digest=_digest(entry.get("digest", str), f"{where}.digest"),
+        size=size,
+        platform=None if platform is None else _platform(Fields(platform, f"{where}.platform")),
+        annotations={key: text for key, text in annotations.items() if isinstance(text, str)},
+        urls=entry.texts("urls"),
+    )
+
+
+def _platform(entry: Fields) -> Platform:
+    return Platform(
+        os=entry.get("os", str, ""),
+        architecture=entry.get("architecture", str, ""),
+        variant=entry.get("variant", str, ""),
+        os_version=entry.get("os.version", str, ""),
+        os_features=entry.texts("os.features"),
+    )
