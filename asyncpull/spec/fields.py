@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, TypeVar, overload
 
 import orjson
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+
+class _Required(Enum):
+    """The default of a key that has none."""
+
+    VALUE = 0
+
 
 _NAMES: dict[type, str] = {dict: "an object", list: "an array", str: "a string", int: "an integer", float: "a number"}
 
@@ -45,13 +53,13 @@ class Fields:
     def get(self, key: str, kind: type[T]) -> T: ...
     @overload
     def get(self, key: str, kind: type[T], default: D) -> T | D: ...
-    def get(self, key: str, kind: type[T], *default: D) -> T | D:
-        """The value of ``key``, which must be of ``kind``; missing or null gives ``default``, or raises DocumentError."""
+    def get(self, key: str, kind: type[T], default: D | _Required = _Required.VALUE) -> T | D:
+        """The value of ``key``, which must be of ``kind``. Missing or null gives ``default``, or DocumentError."""
         value = self.values.get(key)
         if value is None:
-            if not default:
+            if isinstance(default, _Required):
                 raise DocumentError(f"{self.where} has no {key!r}")
-            return default[0]
+            return default
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             raise DocumentError(f"{self.where}.{key} is not {_NAMES.get(kind, kind.__name__)}")
         return value

@@ -1,0 +1,151 @@
+"""What a pull tells while it runs: one-way events, and who may listen.
+
+Every event carries ``pull``, the number of the pull within its Puller, and ``reference``, what was asked for. Names
+come in pairs of started and completed; a pull that started ends in exactly one of PullCompleted and PullFailed.
+Events about a layer name it by its blob ``digest``. Sizes and positions are in bytes, times in seconds.
+
+::
+
+    PullStarted
+      Resolved                          the manifest and config are here, the plan is made
+      LayerReused                       already in the store, nothing to do
+      FetchStarted  FetchAdvanced*  FetchRetried*  FetchCompleted
+      ExtractStarted  ExtractAdvanced*  ExtractCompleted
+      CommitStarted  CommitCompleted
+    PullCompleted | PullFailed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What all events have."""
+
+    pull: int
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullStarted(Event):
+    """A pull was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved(Event):
+    """The plan is made: so many layers are there already, so many bytes are to be fetched, so many are resumed."""
+
+    digest: str
+    layers: int
+    reused: int
+    bytes_to_fetch: int
+    bytes_resumed: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReused(Event):
+    """The store has this layer."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStarted(Event):
+    """A blob of ``size`` bytes is being fetched; ``position`` of them were here already."""
+
+    digest: str
+    size: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchAdvanced(Event):
+    """``position`` bytes of the blob are here."""
+
+    digest: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRetried(Event):
+    """A request broke off for ``reason`` and is made again after ``delay`` seconds."""
+
+    digest: str
+    reason: str
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class FetchCompleted(Event):
+    """All bytes of the blob are here, not yet verified."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractStarted(Event):
+    """A worker reads the blob along its front; ``size`` is that of the blob."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractAdvanced(Event):
+    """``position`` bytes of the blob are extracted."""
+
+    digest: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractCompleted(Event):
+    """The layer is staged, and blob digest, size and diff ID are verified; ``size`` is that of the tar."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitStarted(Event):
+    """All layers are verified; they are recorded now."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitCompleted(Event):
+    """The image is in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullCompleted(Event):
+    """The pull ended well, after ``seconds``."""
+
+    image_id: str
+    bytes_fetched: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PullFailed(Event):
+    """The pull ended in an error, or was cancelled; ``reason`` is one line."""
+
+    reason: str
+
+
+class Reporter(Protocol):
+    """Who listens. Called on the event loop: it must neither block nor raise."""
+
+    def report(self, event: Event) -> None:
+        """Take one event."""
+
+
+class Silent:
+    """A reporter that nobody listens to."""
+
+    def report(self, event: Event) -> None:
+        """Do nothing."""
