@@ -1,0 +1,282 @@
+"""HTTP as the rest of the house wants it; the only importer of aiohttp's client.
+
+What is different from aiohttp as it comes:
+
+- ``Accept-Encoding: identity`` on every request, and a body with any other Content-Encoding is refused: a compressed
+  transfer breaks digests and ranges alike.
+- No total timeout. A blob may take hours; what must not happen is that nothing happens: connecting, waiting for the
+  headers (all of them, so that a server which dribbles them gives up no sooner than we do) and every pause within a
+  body have limits of their own.
+- Redirects are followed here. ``Authorization`` is sent to the origin (scheme, host, port) it was meant for and to no
+  other, and https is not left for http unless the caller said that plain http is fine.
+- No cookies, no netrc, no proxy variables; URLs are sent byte for byte as they were given, for they may be signed.
+- Every exception is one of ours, and its text holds neither a query nor user information of a URL. aiohttp's exception
+  stays as the cause, robbed of the request it would print.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from asyncpull.errors import DocumentTooLargeError, SourceError, TemporaryError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from types import TracebackType
+    from typing import Self
+
+USER_AGENT = "asyncpull/0.1.0"
+REDIRECT_LIMIT = 10
+_HEADER_LIMIT = 32 << 10  # bytes per header line: a signed Location may be long
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TLS_HINT = "if this registry is to be trusted without a valid certificate, mark it insecure or say --tls-verify=false"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpTimeouts:
+    """Limits in seconds: to connect, TLS included; until all headers are here; between two reads of a body."""
+
+    connect: float = 30.0
+    headers: float = 60.0
+    idle: float = 30.0
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of ``url``: what two requests must share to share an Authorization. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an absolute http or https URL")
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def redact(url: str) -> str:
+    """``url`` for a message: user information dropped, and of a query only that there is one."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + ("?…" if parts.query else "")
+
+
+class HttpResponse:
+    """A response whose headers are here; its body is read once, by ``read`` or ``chunks``.
+
+    ``is_foreign`` is true if and only if a redirect led to another origin. Names of ``headers`` are compared without
+    regard to case.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, url: str, *, is_foreign: bool) -> None:
+        self._response = response
+        self.url = redact(url)
+        self.is_foreign = is_foreign
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """Every value of a header that may come several times."""
+        return tuple(self._response.headers.getall(name, ()))
+
+    @property
+    def content_length(self) -> int | None:
+        """The length that the headers promise, in bytes; None if they do not."""
+        return self._response.content_length
+
+    async def read(self, limit: int, what: str) -> bytes:
+        """The whole body. Raises DocumentTooLargeError as soon as it is seen that it exceeds ``limit`` bytes."""
+        if (self.content_length or 0) > limit:
+            raise DocumentTooLargeError(f"{what} has {self.content_length} bytes, the limit is {limit}")
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > limit:
+                raise DocumentTooLargeError(f"{what} has more than {limit} bytes, which is the limit")
+        return bytes(body)
+
+    async def excerpt(self, limit: int) -> bytes:
+        """As much of the body as comes, up to ``limit`` bytes; for bodies of errors, so it raises nothing of ours."""
+        body = bytearray()
+        try:
+            async for chunk in self.chunks():
+                body += chunk
+                if len(body) >= limit:
+                    break
+        except SourceError:
+            pass
+        return bytes(body[:limit])
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes from the socket, in pieces of up to some 256 KiB.
+
+        Raises UnavailableError where the body is encoded, and while iterating UnavailableError and TemporaryError.
+        """
+        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise UnavailableError(
+                f"{self.url}: the body comes with Content-Encoding {encoding[:40]!r}, though identity was asked for",
+                "a proxy or a registry that recompresses breaks digests; it has to be told not to",
+            )
+        return _Chunks(self.url, self._response.content)
+
+    def __repr__(self) -> str:
+        return f"<HttpResponse {self.status} {self.url}>"
+
+
+class _Chunks:
+    """The pieces of a body. Not a generator: one that is left half-way would have to be closed by somebody."""
+
+    def __init__(self, subject: str, content: aiohttp.StreamReader) -> None:
+        self._subject, self._content = subject, content
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with _translated(self._subject):
+            chunk = await self._content.readany()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+
+class HttpClient:
+    """A pool of connections, used as an async context manager. Not to be shared between event loops."""
+
+    def __init__(self, timeouts: HttpTimeouts | None = None) -> None:
+        self._timeouts = timeouts or HttpTimeouts()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        timeouts = self._timeouts
+        self._session = aiohttp.ClientSession(
+            # How many connections there are is the scheduler's decision, not the pool's.
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.idle
+            ),
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            max_line_size=_HEADER_LIMIT,
+            max_field_size=_HEADER_LIMIT,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        authorization: str | None = None,
+        verify_tls: bool = True,
+        plain_http: bool = False,
+    ) -> AsyncIterator[HttpResponse]:
+        """Send a request without a body and yield the response once its headers are here, whatever its status.
+
+        ``plain_http`` allows a redirect from https to http. Leaving the context with the body unread closes the
+        connection. Raises UnavailableError and TemporaryError, also while the body is read.
+        """
+        home, is_foreign = origin(url), False
+        for _ in range(REDIRECT_LIMIT):
+            # Once abroad, always abroad: a foreign server must not choose what we ask for in our own name.
+            is_foreign = is_foreign or origin(url) != home
+            sent = dict(headers or {})
+            if authorization is not None and not is_foreign:
+                sent["Authorization"] = authorization
+            response = await self._send(method, url, sent, verify_tls=verify_tls)
+            async with response:
+                location = response.headers.get("Location")
+                if response.status not in _REDIRECTS or location is None:
+                    yield HttpResponse(response, url, is_foreign=is_foreign)
+                    return
+            url = _next_url(url, location, plain_http=plain_http)
+        raise UnavailableError(f"{redact(url)}: more than {REDIRECT_LIMIT} redirects")
+
+    async def _send(
+        self, method: str, url: str, headers: dict[str, str], *, verify_tls: bool
+    ) -> aiohttp.ClientResponse:
+        if self._session is None:
+            raise RuntimeError("HttpClient is used outside of its async with")
+        with _translated(redact(url)):
+            async with asyncio.timeout(self._timeouts.headers):
+                return await self._session.request(
+                    method,
+                    # Without user information, which aiohttp would turn into an Authorization of its own.
+                    URL(url, encoded=True).with_user(None),
+                    headers=headers,
+                    allow_redirects=False,
+                    ssl=verify_tls,
+                )
+
+
+def _next_url(url: str, location: str, *, plain_http: bool) -> str:
+    target = urljoin(url, location)
+    try:
+        scheme = origin(target)[0]
+    except ValueError as error:
+        raise UnavailableError(f"{redact(url)}: redirects to something that is no http or https URL") from error
+    if scheme == "http" and origin(url)[0] == "https" and not plain_http:
+        raise UnavailableError(f"{redact(url)}: redirects from https to {redact(target)}, which is refused")
+    return target
+
+
+@contextmanager
+def _translated(subject: str) -> Iterator[None]:
+    """Turn what aiohttp, ssl and the socket raise into our errors about ``subject``, a redacted URL."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise _our_error(subject, error) from _without_request(error)
+
+
+def _our_error(subject: str, error: Exception) -> SourceError:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            reason = getattr(error.certificate_error, "verify_message", "") or "not valid for this host"
+            return UnavailableError(f"{subject}: the TLS certificate is refused: {reason}", _TLS_HINT)
+        case aiohttp.ClientSSLError() | ssl.SSLError():
+            reason = getattr(error.__cause__, "reason", None) or getattr(error, "reason", None) or "handshake failed"
+            return UnavailableError(f"{subject}: no TLS connection: {reason}", "is it a registry that speaks https?")
+        case aiohttp.ClientConnectorDNSError():
+            unknown = isinstance(error.os_error, socket.gaierror) and error.os_error.errno == socket.EAI_NONAME
+            return UnavailableError(f"{subject}: the host name cannot be resolved", temporary=not unknown)
+        case aiohttp.ConnectionTimeoutError():
+            return TemporaryError(f"{subject}: no connection in time")
+        case TimeoutError():
+            return TemporaryError(f"{subject}: nothing was received in time")
+        case aiohttp.ClientConnectorError():
+            return UnavailableError(f"{subject}: cannot connect: {error.os_error.strerror}", temporary=True)
+        case aiohttp.ClientPayloadError():
+            return UnavailableError(f"{subject}: the body ended too early", temporary=True)
+        case aiohttp.ClientResponseError():
+            return UnavailableError(f"{subject}: the answer is not HTTP", temporary=True)
+        case aiohttp.ClientConnectionError() | OSError():
+            return UnavailableError(f"{subject}: the connection was lost", temporary=True)
+        case _:
+            return UnavailableError(f"{subject}: the request cannot be made ({type(error).__name__})")
+
+
+def _without_request(error: Exception) -> Exception:
+    """``error``, unable to print a URL or a header of the request; as a cause it may end up in a log."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        nowhere, nothing = URL("http://redacted"), CIMultiDictProxy[str](CIMultiDict())
+        error.request_info = aiohttp.RequestInfo(nowhere, error.request_info.method, nothing, nowhere)
+        error.args, error.history, error.headers = (), (), None
+    elif isinstance(error, aiohttp.InvalidURL):
+        error.args = ("a URL",)
+    return error

@@ -1,0 +1,73 @@
+"""Where the bytes of one repository come from: the protocol that every transport implements.
+
+A source is bound to what a reference names (a repository on a registry, a directory of an image layout …). Documents
+come whole and verified; blobs come as streams of ranges, unverified, because their reader hashes them anyway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from asyncpull.spec.digest import Digest
+    from asyncpull.spec.manifest import Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDocument:
+    """A manifest or an index as it was transferred; ``media_type`` is what the source said, which may be nothing."""
+
+    raw: bytes = field(repr=False)
+    media_type: str | None
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class BlobResponse:
+    """Part of a blob, from byte ``start`` on, as a source sends it.
+
+    ``start`` is at or before the offset that was asked for: a source that cannot send ranges sends everything.
+    ``end`` is where the source said it will stop (exclusive) and ``total`` the size that it gives the whole blob;
+    None where it did not say. ``chunks`` may yield fewer bytes than promised only if it raises a SourceError, and it
+    may yield more: whoever reads it counts.
+    """
+
+    start: int
+    end: int | None
+    total: int | None
+    chunks: AsyncIterator[bytes]
+
+
+class Source(Protocol):
+    """One repository, image layout or store."""
+
+    @property
+    def name(self) -> str:
+        """What messages call this source; never holds a secret."""
+
+    async def manifest(self, digest: Digest | None = None) -> SourceDocument:
+        """The document that the reference names, or that with ``digest``; verified where a digest is known.
+
+        Raises SourceError, IntegrityError, and DocumentTooLargeError.
+        """
+
+    async def digest(self) -> Digest:
+        """The digest of the document that the reference names, without its bytes where the source can do that."""
+
+    async def blob_bytes(self, descriptor: Descriptor, limit: int) -> bytes:
+        """A small blob, whole, its size and digest verified.
+
+        Raises SourceError, IntegrityError, and DocumentTooLargeError where it is larger than ``limit`` bytes.
+        """
+
+    def open_blob(
+        self, descriptor: Descriptor, offset: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[BlobResponse]:
+        """Ask for the bytes from ``offset`` to ``end`` (exclusive; None is the end of the blob).
+
+        Raises SourceError, also while the chunks are read.
+        """
