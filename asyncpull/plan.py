@@ -118,7 +118,7 @@ class PulledLayer:
 
 @dataclass(frozen=True, slots=True)
 class PulledImage:
-    """What a pull came to: ``bytes_resumed`` were here from an earlier pull, ``bytes_fetched`` came over the network."""
+    """What a pull came to: ``bytes_fetched`` came over the network, ``bytes_resumed`` were here from an earlier pull."""
 
     reference: str
     id: str

@@ -1,0 +1,238 @@
+"""The pool of worker processes, seen from the event loop.
+
+A worker does one job at a time; jobs wait for a free worker, those whose blob is complete first, then the largest. A
+worker whose job is cancelled is killed, not asked: it may be deep in a system call, and nothing it holds outlives it.
+Workers are started by ``subprocess.Popen`` and spoken to over a socket pair, so that any thread and any event loop
+will do, and no child watcher is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
+
+from asyncpull.errors import WorkerError
+from asyncpull.extract.protocol import Advanced, ApplyJob, Decoder, Failed, Front, Job, encode, send_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+_RECEIVE = 1 << 16
+
+
+class BlobFront:
+    """How far a blob has arrived, in bytes; set by the download, awaited by whoever feeds the worker."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.position = size, 0
+        self._moved = asyncio.Event()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the blob is here."""
+        return self.position >= self.size
+
+    def advance(self, position: int) -> None:
+        """``position`` bytes are here, from the first one on."""
+        if position > self.position:
+            self.position = position
+            self._moved.set()
+
+    async def moved(self) -> int:
+        """Wait until the front has moved since the last call, and return where it is."""
+        await self._moved.wait()
+        self._moved.clear()
+        return self.position
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """One worker process and our end of its socket."""
+
+    process: subprocess.Popen[bytes]
+    sock: socket.socket
+    decoder: Decoder = field(default_factory=Decoder)
+
+    @classmethod
+    def start(cls) -> Worker:
+        """Start a worker process."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                command = [sys.executable, "-P", "-m", "asyncpull.extract.worker", str(theirs.fileno())]
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                raise WorkerError(f"cannot start a worker process: {error}") from error
+        ours.setblocking(False)
+        return cls(process, ours)
+
+    async def do(
+        self, job: Job, fds: Sequence[int], front: BlobFront | None, on_advance: Callable[[int], None]
+    ) -> object:
+        """Send a job and wait for its result, which may be Failed. Raises WorkerError if the worker dies."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self.sock, send_job(self.sock, job, list(fds)))
+        feeder = None
+        if isinstance(job, ApplyJob) and front is not None and job.front < job.size:
+            feeder = loop.create_task(self._feed(front))
+        try:
+            return await self._result(on_advance)
+        finally:
+            if feeder is not None:
+                feeder.cancel()
+                with contextlib.suppress(asyncio.CancelledError, OSError):
+                    await feeder
+
+    async def _feed(self, front: BlobFront) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            position = await front.moved()
+            await loop.sock_sendall(self.sock, encode(Front(position)))
+            if front.is_complete:
+                return
+
+    async def _result(self, on_advance: Callable[[int], None]) -> object:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                data = await loop.sock_recv(self.sock, _RECEIVE)
+            except OSError:
+                data = b""
+            if not data:
+                raise WorkerError(f"a worker died ({await self._epitaph()})")
+            for message in self.decoder.feed(data):
+                if not isinstance(message, Advanced):
+                    return message
+                on_advance(message.position)
+
+    async def _epitaph(self) -> str:
+        """How the process ended, for a message."""
+        for _ in range(100):
+            status = self.process.poll()
+            if status is not None:
+                return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+            await asyncio.sleep(0.01)
+        return "its socket closed"
+
+    async def kill(self) -> None:
+        """End the process at once, and wait until it is gone; SIGKILL leaves it no say."""
+        self.sock.close()
+        self.process.kill()
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.process.wait))
+
+
+@dataclass(eq=False, slots=True)
+class Turn:
+    """A job that waits for a worker."""
+
+    job: Job
+    front: BlobFront | None
+    worker: asyncio.Future[Worker]
+
+    @property
+    def urgency(self) -> tuple[bool, int]:
+        """Complete blobs first, then the largest."""
+        size = self.job.size if isinstance(self.job, ApplyJob) else 0
+        return (self.front is None or self.front.is_complete, size)
+
+
+class WorkerPool:
+    """At most ``limit`` workers, started when they are needed; an async context manager that leaves none behind."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit or (os.cpu_count() or 1) + 2
+        self._idle: list[Worker] = []
+        self._count = 0
+        self._turns: list[Turn] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for worker in self._idle:
+            worker.sock.close()  # the end of its stream tells it to exit
+        for worker in self._idle:
+            worker.process.wait()
+        self._count -= len(self._idle)
+        self._idle.clear()
+
+    def prepare(self, jobs: int) -> None:
+        """Start workers for so many jobs to come, so that they are up when the first bytes are."""
+        while self._count < min(jobs, self._limit):
+            self._idle.append(self._start())
+
+    async def run(
+        self,
+        job: Job,
+        fds: Sequence[int] = (),
+        front: BlobFront | None = None,
+        on_advance: Callable[[int], None] = lambda position: None,
+    ) -> object:
+        """Do ``job`` in a worker and return its result; ``fds`` are shared with the worker for as long as it takes.
+
+        Raises what the job raises, and WorkerError. When cancelled, the worker is gone before this returns.
+        """
+        worker = await self._acquire(job, front)
+        try:
+            if isinstance(job, ApplyJob) and front is not None:
+                job = replace(job, front=front.position)
+            result = await worker.do(job, fds, front, on_advance)
+        except BaseException:
+            await worker.kill()
+            self._count -= 1
+            self._next_turn(None)
+            raise
+        self._next_turn(worker)
+        if isinstance(result, Failed):
+            raise result.error
+        return result
+
+    async def _acquire(self, job: Job, front: BlobFront | None) -> Worker:
+        if self._idle:
+            return self._idle.pop()
+        if self._count < self._limit:
+            return self._start()
+        turn = Turn(job, front, asyncio.get_running_loop().create_future())
+        self._turns.append(turn)
+        try:
+            return await turn.worker
+        except asyncio.CancelledError:
+            if turn in self._turns:
+                self._turns.remove(turn)
+            elif not turn.worker.cancelled() and turn.worker.exception() is None:
+                self._next_turn(turn.worker.result())
+            raise
+
+    def _start(self) -> Worker:
+        worker = Worker.start()
+        self._count += 1
+        return worker
+
+    def _next_turn(self, worker: Worker | None) -> None:
+        """Give ``worker``, or a new one in the place of one that is gone, to the most urgent job that waits."""
+        if not self._turns:
+            if worker is not None:
+                self._idle.append(worker)
+            return
+        turn = max(self._turns, key=lambda turn: turn.urgency)
+        self._turns.remove(turn)
+        try:
+            turn.worker.set_result(worker or self._start())
+        except WorkerError as error:
+            turn.worker.set_exception(error)

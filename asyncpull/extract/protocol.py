@@ -1,0 +1,156 @@
+"""What the loop process and a worker say to each other.
+
+One socket pair per worker. A message is four bytes of length, big endian, and a pickled value of one of the classes
+below; both ends are this package, started by the same user. File descriptors travel beside the message that needs
+them (SCM_RIGHTS). The conversation::
+
+    loop                    worker
+    a job, with its fds  ->
+    Front*               ->           only while the job is an ApplyJob whose blob is still arriving
+                         <-  Advanced*
+                         <-  the job's result, or Failed
+
+The end of the stream means that the other side is gone: a worker then exits at once, and with it go the descriptors
+of the temporary directories' locks, so that the next program to open the store clears them away.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncpull.errors import AsyncpullError, WorkerError
+
+if TYPE_CHECKING:
+    from asyncpull.spec.digest import Digest
+
+_LENGTH = struct.Struct(">I")
+_MAX_FDS = 8
+_PIECE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyJob:
+    """Apply the blob behind the first descriptor to ``diff``, and write its tar-split to ``tar_split``.
+
+    ``front`` is how many bytes of the blob may be read already, of ``size`` in all. The other descriptors are the
+    locks of the temporary directories; the worker only keeps them open. Its result is Extracted.
+    """
+
+    blob: Digest
+    size: int
+    diff_id: Digest
+    diff: str
+    tar_split: str
+    front: int
+    rootless: bool
+    ignore_chown_errors: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyJob:
+    """Copy the layer at ``source_diff`` and its tar-split. Its result is the tuple of directories it only implies."""
+
+    source_diff: str
+    source_tar_split: str
+    diff: str
+    tar_split: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptJob:
+    """Give each of the ``implied`` directories of ``diff`` what it has in the nearest layer of ``below``.
+
+    ``below`` lists diff directories from the nearest layer down. The result is None.
+    """
+
+    diff: str
+    implied: tuple[bytes, ...]
+    below: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """``position`` bytes of the blob may be read."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """``position`` bytes of the blob have been read."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """A verified and staged layer: blob digest, size and diff ID are all equal to what was promised.
+
+    ``compression`` is the number that containers/storage gives it. ``implied`` are the directories that the archive
+    only implies, from the top down.
+    """
+
+    diff_size: int
+    compression: int
+    uidset: tuple[int, ...]
+    gidset: tuple[int, ...]
+    implied: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job ended in an error."""
+
+    error: AsyncpullError
+
+
+Job = ApplyJob | CopyJob | AdoptJob
+
+
+def encode(message: object) -> bytes:
+    """A message as it goes over the socket."""
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Decoder:
+    """Bytes from the socket to messages; keeps what is not a whole message yet."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> list[object]:
+        """The messages that ``data`` completes."""
+        self._pending += data
+        messages: list[object] = []
+        while len(self._pending) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._pending)
+            end = _LENGTH.size + length
+            if len(self._pending) < end:
+                break
+            messages.append(pickle.loads(self._pending[_LENGTH.size : end]))
+            del self._pending[:end]
+        return messages
+
+
+def send_job(sock: socket.socket, job: Job, fds: list[int]) -> bytes:
+    """Send the first bytes of ``job`` with ``fds`` beside them; returns what is left to send.
+
+    The socket has nothing else in flight at that moment, so that a non-blocking one takes at least one byte.
+    """
+    data = encode(job)
+    try:
+        sent = socket.send_fds(sock, [data[:_PIECE]], fds) if fds else sock.send(data[:_PIECE])
+    except OSError as error:
+        raise WorkerError(f"a worker is gone: {error.strerror}") from error
+    return data[sent:]
+
+
+def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """The next bytes and descriptors, waiting for them; no bytes at the end of the stream."""
+    data, fds, _, _ = socket.recv_fds(sock, _PIECE, _MAX_FDS)
+    return data, list(fds)

@@ -1,0 +1,270 @@
+"""A worker process: takes jobs from its socket, one after another, and does them.
+
+``python -m asyncpull.extract.worker FD``. Three threads, because the libraries that hash and inflate let go of the
+interpreter lock while they work:
+
+- the *listener* receives jobs and the advance of a blob's front, and ends the process when the loop process is gone;
+- the *reader* reads the blob along its front, hashes it and inflates it into a short queue;
+- the *main* thread hashes the tar stream, walks it and makes files.
+
+It imports no HTTP client and no event loop: starting it costs what Python costs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asyncpull.errors import (
+    AsyncpullError,
+    DiffIDMismatchError,
+    DigestMismatchError,
+    LayerError,
+    NoSpaceError,
+    StoreError,
+    StoreWriteError,
+    WorkerError,
+)
+from asyncpull.extract.apply import ApplyOptions, apply_layer
+from asyncpull.extract.copy import copy_layer
+from asyncpull.extract.implied import adopt_implied
+from asyncpull.extract.protocol import (
+    Advanced,
+    ApplyJob,
+    CopyJob,
+    Decoder,
+    Extracted,
+    Failed,
+    Front,
+    Job,
+    encode,
+    receive,
+)
+from asyncpull.layer.codec import Inflater
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# One read of the blob; what comes out of it is cut by the inflater. Few enough to keep memory small and reused.
+_READ = 1 << 20
+_QUEUED = 4
+# How many bytes of the blob go by between two messages about it.
+_REPORT = 1 << 20
+
+
+class BlobFront:
+    """How far a blob may be read: set by the listener, awaited by the reader."""
+
+    def __init__(self) -> None:
+        self._position = 0
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    def start(self, position: int) -> None:
+        """Begin a new blob."""
+        with self._changed:
+            self._position, self._stopped = position, False
+
+    def advance(self, position: int) -> None:
+        """The front has moved."""
+        with self._changed:
+            self._position = max(self._position, position)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Nobody wants the rest: whoever waits gets what is there."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def wait_beyond(self, position: int) -> int:
+        """The front, as soon as it lies beyond ``position``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._position > position)
+            return self._position
+
+
+class BlobReader:
+    """Reads a blob along its front, hashes and inflates it in a thread of its own; iterate for the tar stream.
+
+    Bytes that were damaged on the way are not the publisher's fault. So an error of the compressed stream is kept
+    until the whole blob was hashed, and raised only if its digest is right.
+    """
+
+    def __init__(self, fd: int, job: ApplyJob, front: BlobFront, sock: socket.socket) -> None:
+        self._fd, self._job, self._front, self._sock = fd, job, front, sock
+        self._hash = job.blob.hasher()
+        self.inflater = Inflater()
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
+        self._ended = False
+        self._inflating = True
+        self._malformed: LayerError | None = None
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="blob-reader", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (piece := self._pieces.get()) is not None:
+            yield piece
+        self._ended = True
+        self.finish()
+
+    def finish(self) -> None:
+        """Hash the rest of the blob. Raises DigestMismatchError, or else what was wrong with the stream."""
+        self._inflating = False
+        self._drain()
+        if self._failure is not None:
+            raise self._failure
+        actual = self._hash.hexdigest()
+        if actual != self._job.blob.encoded:
+            expected = self._job.blob
+            raise DigestMismatchError(f"blob {expected}", str(expected), f"{expected.algorithm}:{actual}")
+        if self._malformed is not None:
+            raise self._malformed
+
+    def abandon(self) -> None:
+        """Stop reading, wherever it is."""
+        self._inflating = False
+        self._front.stop()
+        self._drain()
+
+    def _drain(self) -> None:
+        while not self._ended:
+            self._ended = self._pieces.get() is None
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for piece in self._blob_pieces():
+                self._hash.update(piece)
+                self._inflate(piece)
+            if self._inflating:
+                self.inflater.close()
+        except LayerError as error:
+            self._malformed = error
+        except Exception as error:  # carried to the main thread, which raises it
+            self._failure = error
+        finally:
+            self._pieces.put(None)
+
+    def _inflate(self, piece: bytes) -> None:
+        if not self._inflating:
+            return
+        try:
+            for tar in self.inflater.feed(piece):
+                self._pieces.put(tar)
+        except LayerError as error:
+            self._inflating, self._malformed = False, error
+
+    def _blob_pieces(self) -> Iterator[bytes]:
+        position = reported = front = 0
+        while position < self._job.size:
+            if front <= position:
+                front = self._front.wait_beyond(position)
+                if front <= position:
+                    return
+            piece = os.pread(self._fd, min(_READ, front - position), position)
+            if not piece:
+                raise WorkerError(f"the spool of {self._job.blob} ends at {position}, before its front {front}")
+            position += len(piece)
+            yield piece
+            if position - reported >= _REPORT or position == self._job.size:
+                reported = position
+                self._sock.sendall(encode(Advanced(position)))
+
+
+def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) -> Extracted:
+    """Do an ApplyJob: the gate between bytes and store. Returns only if digest, size and diff ID are right."""
+    front.start(job.front)
+    reader = BlobReader(blob_fd, job, front, sock)
+    tar_hash = job.diff_id.hasher()
+    options = ApplyOptions(rootless=job.rootless, ignore_chown_errors=job.ignore_chown_errors)
+    try:
+        with open(job.tar_split, "xb", buffering=0) as tar_split:
+            applied = apply_layer(reader, Path(job.diff), tar_split.write, options, tar_hash.update)
+    except LayerError:
+        reader.finish()
+        raise
+    except BaseException:
+        reader.abandon()
+        raise
+    reader.finish()
+    actual = tar_hash.hexdigest()
+    if actual != job.diff_id.encoded:
+        expected = job.diff_id
+        raise DiffIDMismatchError(f"layer {job.blob}", str(expected), f"{expected.algorithm}:{actual}")
+    return Extracted(
+        diff_size=applied.diff_size,
+        compression=int(reader.inflater.compression),
+        uidset=applied.uidset,
+        gidset=applied.gidset,
+        implied=applied.implied,
+    )
+
+
+def run_job(job: Job, fds: list[int], front: BlobFront, sock: socket.socket) -> object:
+    """Do any job; every error comes back as one of this package."""
+    try:
+        if isinstance(job, ApplyJob):
+            return extract(job, fds[0], front, sock)
+        if isinstance(job, CopyJob):
+            return copy_layer(Path(job.source_diff), Path(job.source_tar_split), Path(job.diff), Path(job.tar_split))
+        return adopt_implied(Path(job.diff), job.implied, [Path(diff) for diff in job.below])
+    except AsyncpullError as error:
+        return Failed(error)
+    except OSError as error:
+        return Failed(_store_error(error, job.diff))
+    except Exception as error:
+        return Failed(WorkerError(f"{type(job).__name__} on {job.diff}: {type(error).__name__}: {error}"))
+
+
+def _store_error(error: OSError, diff: str) -> StoreError:
+    path = os.fsdecode(error.filename) if error.filename is not None else diff
+    message = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(message, path, "free some space, or choose another graph root with --root")
+    return StoreWriteError(message, path)
+
+
+def main() -> None:
+    """Serve jobs until the loop process closes its end."""
+    os.umask(0)
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    jobs: queue.SimpleQueue[tuple[Job, list[int]]] = queue.SimpleQueue()
+    front = BlobFront()
+    threading.Thread(target=_listen, args=(sock, jobs, front), name="listener", daemon=True).start()
+    while True:
+        job, fds = jobs.get()
+        result = run_job(job, fds, front, sock)
+        for fd in fds:
+            os.close(fd)
+        sock.sendall(encode(result))
+
+
+def _listen(sock: socket.socket, jobs: queue.SimpleQueue[tuple[Job, list[int]]], front: BlobFront) -> None:
+    decoder = Decoder()
+    fds: list[int] = []
+    while True:
+        try:
+            data, received = receive(sock)
+        except OSError:
+            data, received = b"", []
+        if not data:
+            os._exit(0)
+        fds += received
+        for message in decoder.feed(data):
+            if isinstance(message, Front):
+                front.advance(message.position)
+            else:
+                jobs.put((message, fds))  # type: ignore[arg-type]
+                fds = []
+
+
+if __name__ == "__main__":
+    main()
