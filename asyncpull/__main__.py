@@ -1,0 +1,9 @@
+"""``python -m asyncpull`` is the command."""
+
+from __future__ import annotations
+
+import sys
+
+from asyncpull.cli import main
+
+sys.exit(main())

@@ -1,0 +1,117 @@
+"""The command as a whole: its verbs, and what becomes of errors.
+
+Verbs are imported when they are named, so that ``asyncpull --version`` and each verb pay only for themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from asyncpull import __version__
+from asyncpull.cli import exit_codes
+from asyncpull.cli.complaint import complain
+from asyncpull.cli.settings import Session, global_options, spell_out_booleans
+from asyncpull.errors import AsyncpullError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# verb: (module below asyncpull.cli.verbs, one line of help)
+_VERBS = {
+    "pull": ("pull", "Fetch, verify, extract and commit images."),
+    "info": ("info", "Show the state of the store."),
+    "images": ("listing", "List images."),
+    "layers": ("listing", "List layers."),
+    "containers": ("listing", "List containers."),
+    "inspect": ("inspect", "Summarise an image, or show its exact documents."),
+    "digest": ("inspect", "Print the digest that a reference has now."),
+    "create": ("containers", "Create a container: a writable layer on an image."),
+    "mount": ("mounts", "Mount a container, or an image read-only; list what is mounted."),
+    "unmount": ("mounts", "Count a mount down, and unmount at zero."),
+    "rm": ("containers", "Remove containers."),
+    "rmi": ("names", "Remove images, or one of their names."),
+    "tag": ("names", "Give an image one more name."),
+    "untag": ("names", "Take names from an image."),
+    "unshare": ("unshare", "Run a command in the user namespace of a rootless store."),
+    "demo": ("demo", "Pull, mount and list an image in a store of its own."),
+}
+
+
+class _Verbs(click.Group):
+    """A group that knows its verbs by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module = importlib.import_module(f"asyncpull.cli.verbs.{_VERBS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, text) for verb, (_module, text) in _VERBS.items()])
+
+
+@click.group(
+    cls=_Verbs,
+    subcommand_metavar="VERB …",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@global_options
+def _command() -> None:
+    """Pull container images into a containers/storage store, and work with what is there.
+
+    REF without a transport means docker://. Global options are accepted before and after the verb.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code. Everything that goes wrong becomes one or two lines on stderr."""
+    session = Session()
+    try:
+        code = _command.main(
+            spell_out_booleans(sys.argv[1:] if arguments is None else arguments),
+            prog_name="asyncpull",
+            standalone_mode=False,
+            obj=session,
+        )
+        sys.stdout.flush()
+        return code if isinstance(code, int) else exit_codes.DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return exit_codes.USAGE
+    except click.ClickException as error:
+        complain(error.format_message(), _usage_hint(error))
+        return exit_codes.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        return exit_codes.INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads the result any more; the interpreter must not try to flush it once again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.FAILED
+    except Exception as error:
+        return _failure(error, session)
+
+
+def _failure(error: Exception, session: Session) -> int:
+    if session.settings.log_level == "debug":
+        sys.excepthook(type(error), error, error.__traceback__)
+    if isinstance(error, AsyncpullError):
+        complain(str(error), error.hint)
+    else:
+        complain(f"internal error: {type(error).__name__}: {error}", "--log-level debug shows where")
+    return exit_codes.exit_code_of(error)
+
+
+def _usage_hint(error: click.ClickException) -> str | None:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path} --help shows what it takes" if context else None

@@ -1,0 +1,1 @@
+"""Progress of pulls as people and programs read it, on stderr."""
