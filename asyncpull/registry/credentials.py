@@ -86,7 +86,7 @@ class Keyring:
 
 
 def auth_files(environ: Mapping[str, str], uid: int, authfile: Path | None = None) -> tuple[Path, ...]:
-    """The files to look at, in order. ``authfile`` is the value of ``--authfile``; it or REGISTRY_AUTH_FILE is alone."""
+    """The files to look at, in order: ``authfile`` (from ``--authfile``) or REGISTRY_AUTH_FILE alone, or the usual."""
     if authfile is not None:
         return (authfile,)
     if environ.get("REGISTRY_AUTH_FILE"):

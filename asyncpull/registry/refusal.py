@@ -7,7 +7,7 @@ short and without control characters: it goes to a terminal, and its author is n
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from asyncpull.errors import AuthenticationError, NotFoundError, SourceError, Te
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 ERROR_BODY_LIMIT = 64 << 10
 _SHOWN_CHARACTERS = 300
@@ -24,16 +25,14 @@ _SHOWN_CHARACTERS = 300
 _LOGIN_HINT = "is the repository spelled right? If it is private, log in to {host} first"
 
 
-def refusal(
-    what: str, host: str, status: int, headers: Mapping[str, str], body: bytes, now: datetime | None = None
-) -> SourceError:
+def refusal(what: str, host: str, status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> SourceError:
     """The error that an answer with ``status`` (400 or more, or a surprise below) to a request for ``what`` is.
 
     ``now`` is what a Retry-After with a date is measured against.
     """
     said = explanation(body)
     message = f"{what}: {host} answers {status}" + (f": {said}" if said else "")
-    retry_after = retry_after_seconds(headers.get("Retry-After"), now or datetime.now(timezone.utc))
+    retry_after = retry_after_seconds(headers.get("Retry-After"), now)
     match status:
         case 404 | 410:
             return NotFoundError(message, "is the reference spelled right?")
@@ -89,5 +88,5 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     except ValueError:
         return None
     if then.tzinfo is None:
-        then = then.replace(tzinfo=timezone.utc)
+        then = then.replace(tzinfo=UTC)
     return max(0.0, (then - now).total_seconds())
