@@ -1,0 +1,57 @@
+"""What a refusal of the kernel means while a layer is written: who has to act."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+from asyncpull.errors import LayerError, NoSpaceError, StoreError, StoreWriteError, UnsupportedMemberError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# The archive asks for what cannot be. Everything else is the store's trouble.
+_MEANINGLESS: Final = {
+    errno.EEXIST: "something is in the way",
+    errno.EINVAL: "not a possible name or value",
+    errno.EISDIR: "a directory is in the way",
+    errno.ELOOP: "too many links in the path",
+    errno.ENAMETOOLONG: "the name is too long for any file system",
+    errno.ENOENT: "the path leads through a link to nowhere",
+    errno.ENOTDIR: "the path leads through something that is no directory",
+    errno.ERANGE: "not a possible value",
+}
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+def explain(error: OSError, root: Path, member: bytes, position: int) -> LayerError | StoreError:
+    """Turn what happened while ``member``, whose header is at byte ``position``, was written below ``root`` to ours."""
+    if error.errno in _MEANINGLESS:
+        return UnsupportedMemberError(_MEANINGLESS[error.errno], member, position)
+    return store_error(error, os.path.join(root, os.fsdecode(member)))
+
+
+def store_error(error: OSError, path: str | Path) -> StoreError:
+    """Say what the file system of the store refused; ``path`` is where."""
+    message = error.strerror or str(error)
+    printable = os.fsencode(path).decode("utf-8", "backslashreplace")
+    if error.errno in _FULL:
+        return NoSpaceError(message, printable, "free some space or inodes, or choose another graph root with --root")
+    hint = {
+        errno.EROFS: "the file system is read-only; choose another graph root with --root",
+        errno.EACCES: "the graph root must belong to the user who pulls; choose another one with --root",
+        errno.EPERM: "a file system or namespace without this privilege cannot hold the layer",
+        errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    }.get(error.errno or 0)
+    return StoreWriteError(message, printable, hint)
+
+
+def owner_error(error: OSError, uid: int, gid: int, path: str) -> StoreWriteError:
+    """Say that an owner of the archive has no ID in this user namespace (EINVAL), or may not be given (EPERM)."""
+    return StoreWriteError(
+        f"cannot give it to owner {uid}:{gid}: {error.strerror}",
+        path,
+        "the user namespace has too few IDs: add to the user's ranges in /etc/subuid and /etc/subgid, "
+        "or set the storage option ignore_chown_errors",
+    )

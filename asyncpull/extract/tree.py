@@ -1,0 +1,81 @@
+"""Trees below a confined root: list a directory with kinds, walk, remove.
+
+Nothing here recurses, follows a link or keeps more than two descriptors open, however deep a tree is: a layer may
+nest directories 2,000 deep.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from asyncpull.extract.confine import Root
+from asyncpull.extract.xattrs import path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def is_whiteout(info: os.stat_result) -> bool:
+    """Tell whether this is overlay's mark of a deleted entry: character device 0/0 (format 5.2)."""
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    """Return the path of ``name`` in ``directory``, both relative to a root whose own path is empty."""
+    return directory + b"/" + name if directory else name
+
+
+def entries(fd: int) -> list[tuple[bytes, bool]]:
+    """List an open directory: each name, and whether it is a directory itself; sorted."""
+    with os.scandir(fd) as listing:
+        return sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in listing)
+
+
+def walk(root: Root) -> Iterator[tuple[bytes, int, list[tuple[bytes, bool]]]]:
+    """Yield each directory from the top down, ``b""`` first: path, descriptor (closed at the next step), entries."""
+    pending = [b""]
+    while pending:
+        path = pending.pop()
+        fd = root.open_directory(path)
+        try:
+            listing = entries(fd)
+            yield path, fd, listing
+        finally:
+            os.close(fd)
+        pending += [join(path, name) for name, is_directory in reversed(listing) if is_directory]
+
+
+def remove(directory: int, name: bytes) -> None:
+    """Remove ``name`` in the open ``directory``, with everything below it if it is a directory."""
+    try:
+        os.unlink(name, dir_fd=directory)
+        return
+    except IsADirectoryError:
+        pass
+    with Root(path_of(directory, name)) as root:
+        below = []
+        for path, fd, listing in walk(root):
+            for each, is_directory in listing:
+                if not is_directory:
+                    os.unlink(each, dir_fd=fd)
+            below.append(path)
+        for path in reversed(below[1:]):
+            parent, _, last = path.rpartition(b"/")
+            fd = root.open_directory(parent)
+            try:
+                os.rmdir(last, dir_fd=fd)
+            finally:
+                os.close(fd)
+    os.rmdir(name, dir_fd=directory)
+
+
+def holds_only_whiteouts(directory: int, name: bytes) -> bool:
+    """Tell whether nothing is below the directory ``name`` but directories and marks of deleted entries."""
+    with Root(path_of(directory, name)) as root:
+        for _, fd, listing in walk(root):
+            for each, is_directory in listing:
+                if not is_directory and not is_whiteout(os.lstat(each, dir_fd=fd)):
+                    return False
+    return True

@@ -1,0 +1,118 @@
+"""Extended attributes: which ones a layer keeps, how the overlay marks are spelled, how they are set.
+
+============================  ======================================================================================
+name                          rule
+============================  ======================================================================================
+``security.selinux``          never taken from an archive or another layer: the label belongs to the machine
+``trusted.overlay.*``,        set if the archive says so, as podman does; never adopted from a layer below
+``user.overlay.*``
+``system.posix_acl_default``  set after everything else is there, or what is made in the directory would inherit it
+everything else               set after the owner, which would clear ``security.capability``
+============================  ======================================================================================
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+from asyncpull.errors import StoreWriteError, UnsupportedMemberError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SELINUX: Final = b"security.selinux"
+DEFAULT_ACL: Final = b"system.posix_acl_default"
+_OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
+
+Target = int | bytes
+"""A descriptor, or a path whose last component is not followed."""
+
+
+def opaque_name(*, rootless: bool) -> bytes:
+    """Return the attribute by which overlay knows an opaque directory; the value is ``y`` (format 5.2)."""
+    return b"user.overlay.opaque" if rootless else b"trusted.overlay.opaque"
+
+
+def is_opaque(target: Target, *, rootless: bool) -> bool:
+    """Tell whether a directory hides what the layers below have in it."""
+    try:
+        return _get(target, opaque_name(rootless=rootless)) == b"y"
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise
+
+
+def path_of(directory: int, name: bytes) -> bytes:
+    """Return a path to ``name`` in an open directory, for calls that take no directory descriptor."""
+    return b"/proc/self/fd/%d/%s" % (directory, name)
+
+
+def set_opaque(target: Target, *, rootless: bool) -> None:
+    """Make a directory opaque."""
+    _set(target, opaque_name(rootless=rootless), b"y")
+
+
+def apply_xattrs(target: Target, xattrs: Mapping[bytes, bytes], *, in_userns: bool) -> None:
+    """Set what the archive lists, but for SELinux labels (format 5.1).
+
+    What the file system does not have is left out, and so is what a user namespace does not permit.
+    Raises OSError otherwise.
+    """
+    for name, value in xattrs.items():
+        if name == SELINUX:
+            continue
+        try:
+            _set(target, name, value)
+        except OSError as error:
+            if error.errno == errno.ENOTSUP or (in_userns and error.errno == errno.EPERM):
+                continue
+            _explain(error, name, value)
+            raise
+
+
+def read_xattrs(target: Target) -> dict[bytes, bytes]:
+    """Read all attributes but SELinux's; a file system without any has none."""
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return {}
+        raise
+    found = {os.fsencode(name) for name in names} - {SELINUX}
+    return {name: _get(target, name) for name in found}
+
+
+def adopted(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Keep those that a directory takes over from the same directory of a layer below."""
+    return {name: value for name, value in xattrs.items() if not name.startswith(_OVERLAY)}
+
+
+def replace_xattrs(target: Target, wanted: Mapping[bytes, bytes], *, in_userns: bool) -> None:
+    """Make the attributes those ``wanted``, but for overlay's own."""
+    present = adopted(read_xattrs(target))
+    for name in present.keys() - wanted.keys():
+        os.removexattr(target, name, follow_symlinks=isinstance(target, int))
+    changed = {name: value for name, value in wanted.items() if present.get(name) != value}
+    apply_xattrs(target, changed, in_userns=in_userns)
+
+
+def _explain(error: OSError, name: bytes, value: bytes) -> None:
+    """Raise what says more than ``error``: ENOSPC also means that a value does not fit beside the inode."""
+    text = name.decode("utf-8", "backslashreplace")
+    if error.errno in (errno.ERANGE, errno.EINVAL):
+        raise UnsupportedMemberError(f"extended attribute {text!r}: {error.strerror}") from error
+    if error.errno in (errno.ENOSPC, errno.E2BIG):
+        message = f"the file system has no room for extended attribute {text!r} of {len(value)} bytes"
+        raise StoreWriteError(message) from error
+
+
+def _set(target: Target, name: bytes, value: bytes) -> None:
+    os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
+
+
+def _get(target: Target, name: bytes) -> bytes:
+    return os.getxattr(target, name, follow_symlinks=isinstance(target, int))
