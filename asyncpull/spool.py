@@ -1,0 +1,312 @@
+"""The spool: where a blob is received, so that nothing received is asked for twice.
+
+::
+
+    <spool root>/<algorithm>-<hex>/        0700
+        blob, journal      see journal.py
+        lock               held by the process that receives; nobody else writes
+
+The rules:
+
+1. Only the holder of the lock writes or removes. Whoever waited for it checks that the file it locked is still there,
+   for the former holder may have removed the spool.
+2. The lock is held while bytes are received, not while they are read: a reader has a descriptor of the blob instead,
+   which stays good whoever removes the name.
+3. The digest of the blob is not checked here. Whoever reads the blob does that.
+4. All bytes are moved by one thread per spool, so that a slow disk stops neither the event loop nor another spool.
+   While it works, its descriptors stay open and the lock stays held: every wait for it lasts until it is done, and a
+   cancellation is passed on after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from asyncpull.errors import StoreError, StoreWriteError
+from asyncpull.journal import JournaledFile, store_errors
+from asyncpull.lockfile import LockMode, locked, try_lock
+from asyncpull.ranges import Range, RangeSet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from asyncpull.spec.digest import Digest
+
+T = TypeVar("T")
+
+# A batch is written when it has this many bytes, or when its first byte has waited that long. What a killed process
+# loses per connection is about one batch, so it is small; what a fast connection gathers while the thread is busy
+# becomes one larger batch, up to the limit at which the reader of the socket has to wait.
+BATCH_BYTES = 64 << 10
+BATCH_SECONDS = 0.05
+PENDING_LIMIT = 1 << 20
+
+_LOCK_TRIES = 100
+
+
+def spool_directory(root: Path, digest: Digest) -> Path:
+    """Where the spool of ``digest`` is."""
+    return root / f"{digest.algorithm}-{digest.encoded}"
+
+
+@asynccontextmanager
+async def open_spool(root: Path, digest: Digest, size: int) -> AsyncIterator[Spool]:
+    """Hold the spool of a blob of ``size`` bytes, new or resumed, for the body; waits while another process has it.
+
+    What was received stays for the next time; a spool with nothing in it is removed. Raises StoreWriteError,
+    NoSpaceError, StoreError.
+    """
+    directory = spool_directory(root, digest)
+    async with _owned(root, directory):
+        with JournaledFile(directory) as file:
+            spool = Spool(file, digest, size)
+            try:
+                async with spool:
+                    yield spool
+            finally:
+                if not spool.received:
+                    with suppress(StoreError):
+                        _unlink(directory)
+
+
+async def remove_spool(root: Path, digest: Digest) -> bool:
+    """Remove the spool of ``digest`` unless somebody is receiving it; true if it is gone. Raises StoreError."""
+    return await asyncio.to_thread(_remove, spool_directory(root, digest))
+
+
+class Spool:
+    """One blob while this process receives it, from ``open_spool``.
+
+    ``on_advance`` is called, on the event loop, whenever ``received`` has grown. ``resumed`` is how many bytes were
+    here at the beginning.
+    """
+
+    def __init__(self, file: JournaledFile, digest: Digest, size: int) -> None:
+        self.digest, self.size, self.path = digest, size, file.path
+        self.received = RangeSet()
+        self.resumed = 0
+        self.on_advance: Callable[[], None] = lambda: None
+        self._file = file
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"spool-{digest.encoded[:12]}")
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        try:
+            job = loop.run_in_executor(self._thread, self._file.verified, self.size)
+            await _finish(job, self._file.stop)
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+        for item in job.result():
+            self.received.add(item.start, item.end)
+        self.resumed = self.received.total
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Its writers have ended, so the thread is idle: nothing is waited for.
+        self._thread.shutdown(wait=False)
+
+    @property
+    def front(self) -> int:
+        """How many bytes are here without a gap from byte zero on."""
+        return self.received.front
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the blob is here."""
+        return self.front == self.size
+
+    def missing(self) -> Iterator[Range]:
+        """The holes, in ascending order."""
+        return self.received.missing(0, self.size)
+
+    def open_reader(self) -> int:
+        """A descriptor of the blob for reading, which stays good when the spool is closed or removed."""
+        return self._file.open_reader()
+
+    def writer(self, position: int) -> SpoolWriter:
+        """A writer of consecutive bytes from ``position`` on; several may be open, for bytes of their own."""
+        return SpoolWriter(self, position)
+
+    async def reset(self) -> None:
+        """Forget all that was received. No writer may be open."""
+        self.received.clear()
+        self.resumed = 0
+        await _finish(asyncio.get_running_loop().run_in_executor(self._thread, self._file.reset))
+
+    def submit(self, offset: int, batch: Sequence[bytes]) -> asyncio.Future[int]:
+        """Have the thread write and record ``batch`` at ``offset``; the result is where it ends."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._file.store, offset, batch)
+
+    def has_received(self, start: int, end: int) -> None:
+        """Take note of a range that was recorded."""
+        self.received.add(start, end)
+        self.on_advance()
+
+    def __repr__(self) -> str:
+        return f"<Spool {self.digest} {self.received.total}/{self.size} in {len(self.received)} ranges>"
+
+
+class SpoolWriter:
+    """Writes consecutive bytes of one blob, as an async context manager.
+
+    Leaving the context, in whatever way, writes and records what was handed over before.
+    """
+
+    def __init__(self, spool: Spool, position: int) -> None:
+        self.position = position
+        self._spool = spool
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._settled: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: BaseException | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        cancelled: asyncio.CancelledError | None = None
+        self._submit()
+        while self._settled is not None:
+            try:
+                await _finish(self._settled)
+            except asyncio.CancelledError as again:
+                cancelled = again
+            self._submit()
+        if cancelled is not None:
+            raise cancelled
+        if error is None:
+            self._check()
+
+    async def write(self, data: bytes) -> None:
+        """Hand over the next bytes; waits only while more than a megabyte is unwritten.
+
+        Raises NoSpaceError, StoreWriteError, also for bytes that were handed over before.
+        """
+        self._check()
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        self.position += len(data)
+        if self._pending_bytes >= BATCH_BYTES:
+            self._submit()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self._submit)
+        while self._pending_bytes >= PENDING_LIMIT and self._settled is not None:
+            await asyncio.wait((self._settled,))
+            self._check()
+
+    def _submit(self) -> None:
+        """Start writing what is pending, unless the last batch is still being written: its end does it then."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._settled is not None or not self._pending or self._failure is not None:
+            return
+        batch, self._pending = self._pending, []
+        start, self._pending_bytes = self.position - self._pending_bytes, 0
+        self._settled = asyncio.get_running_loop().create_future()
+        job = self._spool.submit(start, batch)
+        job.add_done_callback(lambda done: self._settle(start, done))
+
+    def _settle(self, start: int, job: asyncio.Future[int]) -> None:
+        if self._settled is not None:
+            self._settled.set_result(None)
+            self._settled = None
+        self._failure = job.exception()
+        if self._failure is None:
+            self._spool.has_received(start, job.result())
+            if self._pending_bytes >= BATCH_BYTES:
+                self._submit()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+async def _finish(job: asyncio.Future[T], stop: Callable[[], None] = lambda: None) -> None:
+    """Wait until ``job`` has ended, and only then pass a cancellation on; ``stop`` may bring the end nearer.
+
+    The result is the caller's to fetch. asyncio.wait, because it does not cancel what it waits for.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not job.done():
+        try:
+            await asyncio.wait((job,))
+        except asyncio.CancelledError as again:
+            cancelled = again
+            stop()
+    if cancelled is not None:
+        raise cancelled
+
+
+@asynccontextmanager
+async def _owned(root: Path, directory: Path) -> AsyncIterator[None]:
+    """Hold the lock in ``directory`` for the body, with both made if need be."""
+    for _ in range(_LOCK_TRIES):
+        with store_errors(directory):
+            root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, exist_ok=True)
+            directory.mkdir(mode=0o700, exist_ok=True)
+        stack = AsyncExitStack()
+        try:
+            lock = await stack.enter_async_context(locked(directory / "lock", LockMode.EXCLUSIVE))
+        except StoreWriteError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            continue  # removed by its former holder since we made it
+        async with stack:
+            if _is_at(directory / "lock", lock.fd):
+                yield
+                return
+    raise StoreError("is made and removed again and again by others", str(directory))
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _unlink(directory: Path) -> None:
+    """Remove a spool whose lock is held: the journal first, for without it the blob is nothing."""
+    with store_errors(directory):
+        for name in ("journal", "blob", "lock"):
+            (directory / name).unlink(missing_ok=True)
+        try:
+            directory.rmdir()
+        except OSError as error:
+            # Somebody who waited for the lock may be making it anew.
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+
+
+def _remove(directory: Path) -> bool:
+    if not directory.is_dir():
+        return True
+    try:
+        lock = try_lock(directory / "lock")
+    except StoreWriteError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return True
+        raise
+    if lock is None:
+        return False
+    try:
+        _unlink(directory)
+    finally:
+        lock.close()
+    return True
