@@ -1,0 +1,187 @@
+"""What a member of a layer means: names made safe, whiteouts recognised, what cannot be stored refused.
+
+The words are those of the image specification, layer.md. Rules, in the order in which they are applied:
+
+1. A name is cleaned lexically, and must stay inside: ``..`` may take back what the name itself went down, no more.
+   Absolute names count from the layer's root. (podman puts ``../x`` at ``x``, and can never export it again.)
+2. No two members may have the same cleaned name, whatever their types, global headers included: the tar-split would
+   name the contents of both by it.
+3. ``.wh..wh..opq`` makes its directory opaque; any other last component ``.wh.X`` deletes ``X`` of the layers below,
+   whatever the member's type. ``.wh..wh.plnk`` and the like are no exceptions. A whiteout has no contents, and its
+   ``X`` is a name, not ``.`` or ``..`` or nothing.
+4. Files, directories, hard and symbolic links, devices and FIFOs are stored; a global header is skipped; any other type
+   (``7``, ``S``, …) is refused.
+5. Paths and components that Linux cannot hold are refused, so nobody has to find out in the middle.
+
+A member that names the root itself must be a directory; it changes nothing, as with podman.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asyncpull.errors import UnsupportedMemberError
+from asyncpull.layer.header import (
+    BLOCK_DEVICE,
+    CHARACTER_DEVICE,
+    DIRECTORY,
+    FIFO,
+    GLOBAL_RECORDS,
+    HARD_LINK,
+    REGULAR,
+    SYMLINK,
+)
+
+if TYPE_CHECKING:
+    from asyncpull.layer.header import Member
+
+__all__ = ["Action", "Changeset", "Effect", "clean_link", "clean_name"]
+
+_NAME_LIMIT: Final = 255
+# A path as it is opened by others in a chroot: "/" before it, NUL after it, PATH_MAX in all.
+_PATH_LIMIT: Final = 4094
+_LINK_LIMIT: Final = 4095
+# Longer names are remembered by a hash, so that hostile ones cost no more than others.
+_KEY_LIMIT: Final = 128
+
+_WHITEOUT: Final = b".wh."
+_OPAQUE: Final = b".wh..wh..opq"
+
+
+class Effect(IntEnum):
+    """What a member does to the tree."""
+
+    NOTHING = 0
+    FILE = 1
+    DIRECTORY = 2
+    SYMLINK = 3
+    HARD_LINK = 4
+    CHARACTER_DEVICE = 5
+    BLOCK_DEVICE = 6
+    FIFO = 7
+    WHITEOUT = 8
+    OPAQUE = 9
+
+
+class Action(NamedTuple):
+    """An effect at ``name`` in the directory ``parent``.
+
+    ``parent`` is a cleaned path relative to the layer's root, ``b""`` for the root; ``name`` one component. For
+    WHITEOUT that is the name to be hidden, without ``.wh.``; for OPAQUE the directory is ``parent`` and ``name`` is
+    empty. ``target`` is the cleaned path that a HARD_LINK links to, else empty (a symlink's is in the member).
+    """
+
+    effect: Effect
+    parent: bytes
+    name: bytes
+    target: bytes = b""
+
+
+_NOTHING: Final = Action(Effect.NOTHING, b"", b"")
+_EFFECTS: Final = {
+    REGULAR: Effect.FILE,
+    DIRECTORY: Effect.DIRECTORY,
+    SYMLINK: Effect.SYMLINK,
+    HARD_LINK: Effect.HARD_LINK,
+    CHARACTER_DEVICE: Effect.CHARACTER_DEVICE,
+    BLOCK_DEVICE: Effect.BLOCK_DEVICE,
+    FIFO: Effect.FIFO,
+}
+
+
+class Changeset:
+    """Decides, member by member, what a layer does. One per layer; remembers the names it has seen."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+
+    def action(self, member: Member) -> Action:
+        """What ``member`` does; its contents, if any, belong to an Effect.FILE.
+
+        Raises UnsupportedMemberError for what cannot be stored and rebuilt faithfully.
+        """
+        path = clean_name(member.name)
+        if path is None:
+            raise _refused("a name that leads out of the layer", member)
+        seen = self._seen
+        key = path if len(path) <= _KEY_LIMIT else blake2b(path).digest()
+        if key in seen:
+            raise _refused("a second member of the same name", member)
+        seen.add(key)
+        parent, _, name = path.rpartition(b"/")
+        effect = _EFFECTS.get(member.kind)
+        if effect is None:
+            if member.kind == GLOBAL_RECORDS:
+                return _NOTHING
+            raise _refused(f"a member of the unknown type {chr(member.kind)!r}", member)
+        if not name:
+            if effect is not Effect.DIRECTORY:
+                raise _refused("a member other than a directory for the root", member)
+            return _NOTHING
+        if name.startswith(_WHITEOUT):
+            effect, name = _whiteout(name, member)
+        target = b""
+        if effect is Effect.HARD_LINK:
+            target = clean_link(member.link_name)
+            if not target:
+                raise _refused("a hard link to the root", member)
+        elif effect is Effect.SYMLINK and not 0 < len(member.link_name) <= _LINK_LIMIT:
+            raise _refused("a symbolic link with a target that Linux cannot hold", member)
+        if len(path) > _NAME_LIMIT:
+            _check_lengths(path, member)
+        return Action(effect, parent, name, target)
+
+
+def clean_name(name: bytes) -> bytes | None:
+    """``name`` as a path relative to the layer's root, without ``.``, ``..`` and empty components.
+
+    ``b""`` is the root itself; None a name that leads out of it.
+    """
+    path = name[:-1] if name.endswith(b"/") else name
+    if path.startswith(b"./"):
+        path = path[2:]
+    # Whatever still needs cleaning has one of these (so have dotfiles below the root, which is no harm).
+    if path and path[0] not in b"./" and b"/." not in path and b"//" not in path and not path.endswith(b"/"):
+        return path
+    components: list[bytes] = []
+    for component in name.split(b"/"):
+        if component == b"..":
+            if not components:
+                return None
+            components.pop()
+        elif component not in (b"", b"."):
+            components.append(component)
+    return b"/".join(components)
+
+
+def clean_link(target: bytes) -> bytes:
+    """The target of a hard link as a path relative to the layer's root; ``..`` at the root stays there."""
+    components: list[bytes] = []
+    for component in target.split(b"/"):
+        if component == b"..":
+            del components[-1:]
+        elif component not in (b"", b"."):
+            components.append(component)
+    return b"/".join(components)
+
+
+def _whiteout(name: bytes, member: Member) -> tuple[Effect, bytes]:
+    if member.size:
+        raise _refused("a whiteout with contents", member)
+    if name == _OPAQUE:
+        return Effect.OPAQUE, b""
+    hidden = name[len(_WHITEOUT) :]
+    if hidden in (b"", b".", b".."):
+        raise _refused("a whiteout of no name", member)
+    return Effect.WHITEOUT, hidden
+
+
+def _check_lengths(path: bytes, member: Member) -> None:
+    if len(path) > _PATH_LIMIT or max(map(len, path.split(b"/"))) > _NAME_LIMIT:
+        raise _refused("a name that Linux cannot hold", member)
+
+
+def _refused(what: str, member: Member) -> UnsupportedMemberError:
+    return UnsupportedMemberError(what, member.name, member.position)
