@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 from asyncpull.errors import AsyncpullError, WorkerError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from asyncpull.spec.digest import Digest
 
 _LENGTH = struct.Struct(">I")
@@ -62,14 +64,14 @@ class CopyJob:
 
 @dataclass(frozen=True, slots=True)
 class AdoptJob:
-    """Give each of the ``implied`` directories of ``diff`` what it has in the nearest layer of ``below``.
+    """Give the directories that layers only imply what they have in the nearest layer below.
 
-    ``below`` lists diff directories from the nearest layer down. The result is None.
+    ``diffs`` are the diff directories of a stack, the base layer first; ``implied`` lists the directories by index
+    into it. The result is None.
     """
 
-    diff: str
-    implied: tuple[bytes, ...]
-    below: tuple[str, ...]
+    diffs: tuple[str, ...]
+    implied: Mapping[int, tuple[bytes, ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from asyncpull.extract.apply import ApplyOptions, apply_layer
 from asyncpull.extract.copy import copy_layer
 from asyncpull.extract.implied import adopt_implied
 from asyncpull.extract.protocol import (
+    AdoptJob,
     Advanced,
     ApplyJob,
     CopyJob,
@@ -208,6 +209,13 @@ def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) 
     )
 
 
+def adopt(job: AdoptJob) -> None:
+    """Do an AdoptJob from the base layer up, because a layer may take what the one below it has just been given."""
+    diffs = [Path(diff) for diff in job.diffs]
+    for index in sorted(job.implied):
+        adopt_implied(diffs[index], job.implied[index], diffs[:index][::-1])
+
+
 def run_job(job: Job, fds: list[int], front: BlobFront, sock: socket.socket) -> object:
     """Do any job; every error comes back as one of this package."""
     try:
@@ -215,17 +223,17 @@ def run_job(job: Job, fds: list[int], front: BlobFront, sock: socket.socket) -> 
             return extract(job, fds[0], front, sock)
         if isinstance(job, CopyJob):
             return copy_layer(Path(job.source_diff), Path(job.source_tar_split), Path(job.diff), Path(job.tar_split))
-        return adopt_implied(Path(job.diff), job.implied, [Path(diff) for diff in job.below])
+        return adopt(job)
     except AsyncpullError as error:
         return Failed(error)
     except OSError as error:
-        return Failed(_store_error(error, job.diff))
+        return Failed(_store_error(error, job))
     except Exception as error:
-        return Failed(WorkerError(f"{type(job).__name__} on {job.diff}: {type(error).__name__}: {error}"))
+        return Failed(WorkerError(f"{type(job).__name__}: {type(error).__name__}: {error}"))
 
 
-def _store_error(error: OSError, diff: str) -> StoreError:
-    path = os.fsdecode(error.filename) if error.filename is not None else diff
+def _store_error(error: OSError, job: Job) -> StoreError:
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else getattr(job, "diff", None)
     message = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(message, path, "free some space, or choose another graph root with --root")
