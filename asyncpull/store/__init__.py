@@ -1,0 +1,1 @@
+"""containers/storage on disk: records, locks, layers, images, containers and mounts."""

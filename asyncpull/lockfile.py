@@ -1,0 +1,236 @@
+"""Locks on files that other programs take too, waited for without blocking the event loop.
+
+The rules, which every user of a lock file in this package relies on:
+
+1. Locks are open file description locks (F_OFD_SETLK). They conflict with the POSIX record locks of podman, buildah
+   and skopeo in both directions, and unlike those they exclude two tasks of one process from each other and survive
+   the closing of another descriptor of the same file. ``flock`` would exclude nobody.
+2. Each acquisition opens the file anew, 0644, and covers the whole file. A held lock is given back by an explicit
+   unlock before the close: a child process that inherited the descriptor would keep it otherwise.
+3. A wait blocks in the kernel's queue, in a daemon thread of its own. A poller starves behind blocked Go programs, and
+   waiters in a shared executor starve the holder that needs a thread to finish.
+4. A thread in that wait cannot be called back. A waiter that was cancelled leaves an order instead: unlock and close
+   as soon as acquired.
+5. The content of a lock file is its change token: 64 bytes that a writer replaces, while it holds the lock
+   exclusively and *before* it renames a changed record file into place. A crash between the two costs a needless
+   reload. A reader compares the token with the one that it read *before* it last loaded the records. An empty file is
+   a valid token: never written.
+
+The descriptor of a lock with an exclusive holder must be writable, so all are opened read-write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import itertools
+import os
+import struct
+import threading
+import time
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from asyncpull.errors import StoreError, StoreWriteError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+TOKEN_SIZE = 64
+
+_writes = itertools.count(1)
+
+
+class LockMode(Enum):
+    """Shared with other readers, or exclusive."""
+
+    SHARED = fcntl.F_RDLCK
+    EXCLUSIVE = fcntl.F_WRLCK
+
+
+class LockedFile:
+    """A lock file while it is locked; ``fd`` belongs to whoever locked it."""
+
+    __slots__ = ("fd", "mode", "path")
+
+    def __init__(self, path: Path, fd: int, mode: LockMode) -> None:
+        self.path, self.fd, self.mode = path, fd, mode
+
+    def token(self) -> bytes:
+        """The change token: 64 bytes, or none if the file was never written."""
+        return os.pread(self.fd, TOKEN_SIZE, 0)
+
+    def write_token(self) -> bytes:
+        """Write a token that was never used before, and return it. Needs the lock exclusively.
+
+        Its form is that of the newest writers: nanoseconds, a counter, the process, random bytes.
+        """
+        if self.mode is not LockMode.EXCLUSIVE:
+            raise ValueError(f"{self.path} is not locked for writing")
+        token = struct.pack("<QQI", time.time_ns(), next(_writes), os.getpid()) + os.urandom(44)
+        os.pwrite(self.fd, token, 0)
+        return token
+
+    def __repr__(self) -> str:
+        return f"LockedFile({str(self.path)!r}, {self.mode.name})"
+
+
+class HeldLock:
+    """An exclusive lock without a scope: held until ``close``, or until every process that has ``fileno`` is gone."""
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path, self._fd = path, fd
+
+    def fileno(self) -> int:
+        """The descriptor, for a child process to inherit."""
+        return self._fd
+
+    def close(self, *, unlink: bool = False) -> None:
+        """Give the lock back, for all who share the descriptor; ``unlink`` removes the file first, still locked."""
+        if self._fd < 0:
+            return
+        try:
+            if unlink:
+                self.path.unlink(missing_ok=True)
+        finally:
+            fd, self._fd = self._fd, -1
+            _release(fd)
+
+
+def try_lock(path: Path) -> HeldLock | None:
+    """Lock ``path`` exclusively if nobody else has it, creating it if need be; never waits.
+
+    None also if the file was replaced or removed between the opening and the locking: then the lock guards nothing
+    that others could see. Raises StoreWriteError, StoreError.
+    """
+    fd = _open(path)
+    try:
+        if _acquire(fd, LockMode.EXCLUSIVE, wait=False) and _is_file_at(path, fd):
+            return HeldLock(path, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    _release(fd)
+    return None
+
+
+@asynccontextmanager
+async def locked(path: Path, mode: LockMode) -> AsyncIterator[LockedFile]:
+    """Hold the lock on ``path`` for the body, waiting for it as long as it takes; the file is created if need be.
+
+    Work that was started in another thread under the lock must have ended before the body does.
+    Raises StoreWriteError, StoreError.
+    """
+    fd = _open(path)
+    try:
+        acquired = _acquire(fd, mode, wait=False)
+    except BaseException:
+        os.close(fd)
+        raise
+    if not acquired:
+        await _Wait(path, fd, mode).finished()
+    try:
+        yield LockedFile(path, fd, mode)
+    finally:
+        _release(fd)
+
+
+class _Wait:
+    """One blocking wait for one lock. It owns the descriptor until ``finished`` has returned."""
+
+    def __init__(self, path: Path, fd: int, mode: LockMode) -> None:
+        self._path, self._fd, self._mode = path, fd, mode
+        self._loop = asyncio.get_running_loop()
+        self._result: asyncio.Future[None] = self._loop.create_future()
+        self._mutex = threading.Lock()
+        self._acquired = False
+        self._abandoned = False
+
+    async def finished(self) -> None:
+        """Return when the lock is held; on any exception it is not, or will be given back at once."""
+        threading.Thread(target=self._block, name=f"lock {self._path.name}", daemon=True).start()
+        try:
+            await self._result
+        except BaseException:
+            with self._mutex:
+                self._abandoned = True
+                acquired = self._acquired
+            if acquired:
+                _release(self._fd)
+            raise
+
+    def _block(self) -> None:
+        failure: BaseException | None = None
+        try:
+            _acquire(self._fd, self._mode, wait=True)
+        except OSError as error:
+            failure = StoreError(f"cannot lock: {error.strerror}", str(self._path))
+            failure.__cause__ = error
+        with self._mutex:
+            self._acquired = failure is None
+            abandoned = self._abandoned
+        if failure is not None:
+            os.close(self._fd)
+        elif abandoned:
+            _release(self._fd)
+        if not abandoned:
+            self._tell(failure)
+
+    def _tell(self, failure: BaseException | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._settle, failure)
+        except RuntimeError:  # the loop was closed under the waiter: nobody will ever take the lock over
+            if failure is None:
+                _release(self._fd)
+
+    def _settle(self, failure: BaseException | None) -> None:
+        if self._result.done():
+            return
+        if failure is None:
+            self._result.set_result(None)
+        else:
+            self._result.set_exception(failure)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if isinstance(error, PermissionError | FileNotFoundError) or error.errno == errno.EROFS:
+            raise StoreWriteError(f"cannot open the lock file: {error.strerror}", str(path)) from error
+        raise StoreError(f"cannot open the lock file: {error.strerror}", str(path)) from error
+
+
+def _acquire(fd: int, mode: LockMode, *, wait: bool) -> bool:
+    """Lock; without ``wait``, False if somebody else has it."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _whole_file(mode.value))
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
+        if wait:
+            raise
+        return False
+    return True
+
+
+def _release(fd: int) -> None:
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_UNLCK))
+    finally:
+        os.close(fd)
+
+
+def _whole_file(kind: int) -> bytes:
+    """A ``struct flock``: kind, whence, start, length 0 = to the end however far, and no process ID."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+
+
+def _is_file_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False

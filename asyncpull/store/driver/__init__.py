@@ -1,0 +1,90 @@
+"""What a driver does: keep the trees of layers on disk. All drivers are used through this protocol.
+
+Records and locks are none of a driver's business. Its methods that change ``home`` need the layer lock, held
+exclusively by the caller; those that work in a staging directory need nothing. None of them waits for anybody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class MountPlan:
+    """One mount, as data: ``lowers`` from the nearest to the base; ``upper`` and ``work`` only if it is writable.
+
+    ``options`` are mount options in the words of mount(8), ``context`` the SELinux label or "".
+    """
+
+    target: Path
+    lowers: tuple[Path, ...]
+    upper: Path | None
+    work: Path | None
+    options: tuple[str, ...]
+    context: str = ""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether writing goes to ``upper``."""
+        return self.upper is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a layer is stacked on: its ID, and where its directory is now, in a staging directory or in its place."""
+
+    id: str
+    directory: Path
+
+
+class Trash(Protocol):
+    """Where trees go that are to be deleted later."""
+
+    def take_tree(self, path: Path) -> None:
+        """Move ``path`` in; nothing happens if it is not there."""
+
+
+class Driver(Protocol):
+    """The trees of layers below ``home``."""
+
+    name: str
+    home: Path
+
+    @property
+    def staging_root(self) -> Path:
+        """Where temporary directories are made for layers that are to become part of ``home``."""
+
+    def prepare(self) -> None:
+        """Make ``home`` if it is missing. Raises ConfigurationError where the store is not one we can use."""
+
+    def stage(self, directory: Path, *, is_base: bool) -> Path:
+        """Make ``directory`` what the directory of a layer will be, and return where its content belongs."""
+
+    def connect(self, directory: Path, parent: Parent | None) -> Sequence[Path]:
+        """Write into a staged layer what depends on its parent; the paths that had to be changed."""
+
+    def directory(self, layer_id: str) -> Path:
+        """The directory of a layer."""
+
+    def diff_path(self, layer_id: str) -> Path:
+        """Where the content of a layer is."""
+
+    def has(self, layer_id: str) -> bool:
+        """Whether the tree of a layer is there."""
+
+    def install(self, layer_id: str, directory: Path) -> None:
+        """Make a staged and connected directory the tree of ``layer_id``. Raises OSError."""
+
+    def sync(self, layer_ids: Iterable[str]) -> None:
+        """Have the names of installed layers on the disk. Raises OSError."""
+
+    def detach(self, layer_id: str, trash: Trash) -> None:
+        """Move the tree of a layer into ``trash``; also one that nobody recorded, or half of one. Raises OSError."""
+
+    def plan_mount(self, layer_id: str, options: Sequence[str], context: str, *, writable: bool) -> MountPlan:
+        """How a layer is mounted. Raises StoreCorruptError if its parents cannot be followed."""

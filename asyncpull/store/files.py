@@ -1,0 +1,103 @@
+"""Files of a store: written whole or not at all, and errors of the disk in the words of the error tree."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from asyncpull.errors import NoSpaceError, StoreError, StoreWriteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the body into NoSpaceError, StoreWriteError or StoreError; ``path`` if it names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise translated(error, path) from error
+
+
+def translated(error: OSError, path: Path) -> StoreError:
+    """The error of the tree that says what ``error`` means for a store."""
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(path)
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return NoSpaceError(reason, where, "free some space or inodes on this file system")
+    if error.errno in _REFUSED:
+        return StoreWriteError(reason, where, "choose another place with --root, or run as the owner of this one")
+    return StoreError(reason, where)
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``data``: readers see the old file or the new one, also after a power cut if ``durable``.
+
+    The directory is not synced: see ``sync_directory``. A leftover ``.tmp-`` file of a crash is ignored by everybody.
+    """
+    temporary = path.with_name(f".tmp-{path.name}{secrets.randbelow(1 << 32)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            _write_all(fd, data)
+            if durable:
+                os.fdatasync(fd)
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file in a directory that nobody else looks into yet, with exactly this mode; replaces an older one."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(fd, mode)
+        _write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make ``path`` with exactly this mode, whatever the umask; a directory that is there keeps its own."""
+    try:
+        path.mkdir(mode)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    path.chmod(mode)
+
+
+def sync_file(path: Path) -> None:
+    """Have the content and the metadata of a file or directory on the disk before returning."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_if_there(path: Path) -> bytes:
+    """The content of a file, nothing if it is missing."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

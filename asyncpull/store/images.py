@@ -1,0 +1,224 @@
+"""The images of a store: records, their big data, and their names.
+
+An image's big data is written before its record; what a crash leaves between the two is a directory without a record,
+which everybody ignores. A name belongs to one image: whoever takes it leaves the other without.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from asyncpull.errors import InvalidReferenceError, NotInStoreError, StoreCorruptError, StoreError
+from asyncpull.spec.digest import Digest
+from asyncpull.spec.reference import parse_reference
+from asyncpull.store.files import disk_errors, make_directory, sync_file, write_atomic
+from asyncpull.store.records import (
+    IMAGES,
+    big_data_file_name,
+    format_time,
+    is_time,
+    names_added,
+    names_removed,
+    updated,
+)
+from asyncpull.store.removal import remove_tree
+from asyncpull.store.table import Table, find
+from asyncpull.store.views import ImageRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from asyncpull.lockfile import LockedFile
+    from asyncpull.store.staging import NewImage
+    from asyncpull.store.table import Rows
+    from asyncpull.store.views import ContainerRecord, LayerRecord
+
+
+class Images:
+    """The image store below a graph root."""
+
+    def __init__(self, graph_root: Path, driver: str) -> None:
+        self.directory = graph_root / f"{driver}-images"
+        self.table: Table[ImageRecord] = Table(self.directory, IMAGES, ImageRecord.from_raw)
+
+    def big_data_path(self, image_id: str, key: str) -> Path:
+        """The file that holds an item. Raises NotInStoreError for a key that no file can have."""
+        try:
+            return self.directory / image_id / big_data_file_name(key)
+        except ValueError as error:
+            raise NotInStoreError(str(error)) from error
+
+
+class ImageWriter:
+    """The images while their lock is held exclusively; ``rows`` are up to date."""
+
+    def __init__(self, images: Images, lock: LockedFile) -> None:
+        """Load. Raises StoreCorruptError, StoreError."""
+        self._images, self._lock = images, lock
+        self.rows: Rows[ImageRecord] = images.table.load(lock)
+
+    def put(self, image: NewImage) -> ImageRecord:
+        """Record an image, or bring the one with this ID up to date: its items are overwritten, its names added.
+
+        Raises StoreCorruptError if the image is there on other layers, NoSpaceError, StoreWriteError, StoreError.
+        """
+        top = image.layers[-1].id if image.layers else None
+        existing = self.rows.by_id.get(image.id)
+        if existing is not None and existing.layer != top:
+            raise StoreCorruptError(
+                f"image {image.id} is recorded on layer {existing.layer}, and should be on {top}",
+                str(self._images.directory),
+                "remove that image and pull again",
+            )
+        directory = self._images.directory / image.id
+        with disk_errors(directory):
+            try:
+                self._write_big_data(directory, image)
+                self._record(image, existing, top)
+            except BaseException:
+                if existing is None:
+                    remove_tree(directory)
+                raise
+        return self.rows.by_id[image.id]
+
+    def add_names(self, image_id: str, names: Sequence[str]) -> None:
+        """Name an image; the names are taken from images that have them."""
+        image = self.rows.by_id[image_id]
+        named = _named(*names_added(image.names, image.names_history, names))
+        changes = {**_losing(self.rows, image_id, names), image_id: named}
+        self.rows = self._images.table.change(self._lock, self.rows, changes)
+
+    def remove_names(self, image_id: str, names: Sequence[str]) -> None:
+        """Take names from an image."""
+        image = self.rows.by_id[image_id]
+        named = _named(*names_removed(image.names, image.names_history, names))
+        self.rows = self._images.table.change(self._lock, self.rows, {image_id: named})
+
+    def remove(self, image_id: str) -> None:
+        """Forget an image, then delete its big data."""
+        self.rows = self._images.table.change(self._lock, self.rows, {image_id: None})
+        with disk_errors(self._images.directory):
+            remove_tree(self._images.directory / image_id)
+
+    def _write_big_data(self, directory: Path, image: NewImage) -> None:
+        make_directory(directory, 0o700)
+        for key, data in image.big_data:
+            write_atomic(directory / big_data_file_name(key), data)
+        sync_file(directory)
+
+    def _record(self, image: NewImage, existing: ImageRecord | None, top: str | None) -> None:
+        values = _items(existing, image.big_data) | {"metadata": image.metadata}
+        changes = _losing(self.rows, image.id, image.names)
+        if existing is not None:
+            named = _named(*names_added(existing.names, existing.names_history, image.names))
+            self.rows = self._images.table.change(self._lock, self.rows, {**changes, image.id: {**values, **named}})
+            return
+        created = image.created if image.created and is_time(image.created) else format_time(time.time_ns())
+        values |= {"digest": str(image.digest), "layer": top or "", **_named(*names_added((), (), image.names))}
+        raw = updated({"id": image.id, "created": created}, IMAGES, values)
+        self.rows = self._images.table.change(self._lock, self.rows, changes, append=(raw,))
+
+
+def find_image(rows: Rows[ImageRecord], target: str) -> ImageRecord | None:
+    """The image that podman would find: by full ID, by name (short, normalised, with a digest), by the beginning of
+    an ID, and last by the end of a repository's name.
+
+    Raises StoreError if the beginning of an ID, or the end of a name, fits several images.
+    """
+    if target in rows.by_id:
+        return rows.by_id[target]
+    if target.removeprefix("sha256:") in rows.by_id:
+        return rows.by_id[target.removeprefix("sha256:")]
+    for text in (f"localhost/{target}", target):
+        named = _find_named(rows, text)
+        if named is not None:
+            return named
+    return find(rows, lambda image: image.names, target) or _find_by_end(rows, target)
+
+
+def layers_to_remove(
+    image: ImageRecord,
+    images: Iterable[ImageRecord],
+    layers: Mapping[str, LayerRecord],
+    containers: Iterable[ContainerRecord],
+) -> list[str]:
+    """The layers that nobody needs when ``image`` is gone, children before parents."""
+    tops = {layer for other in images if other.id != image.id for layer in (other.layer, *other.mapped_layers)}
+    kept = tops | {container.layer for container in containers}
+    children: dict[str | None, set[str]] = {}
+    for layer in layers.values():
+        children.setdefault(layer.parent, set()).add(layer.id)
+    removable = [layer for layer in image.mapped_layers if layer in layers and layer not in kept]
+    top = image.layer
+    while top and top in layers and top not in kept and children.get(top, set()) <= set(removable):
+        removable.append(top)
+        top = layers[top].parent
+    return removable
+
+
+def _find_named(rows: Rows[ImageRecord], text: str) -> ImageRecord | None:
+    try:
+        reference = parse_reference(text)
+    except InvalidReferenceError:
+        return None
+    for image in rows.by_id.values():
+        if reference.store_name in image.names:
+            return image
+        if str(reference.digest) in image.digests and reference.name in map(_repository, image.names):
+            return image  # as podman: the digest alone does not do, the repository must be one of the image's
+    return None
+
+
+def _find_by_end(rows: Rows[ImageRecord], target: str) -> ImageRecord | None:
+    """``org/app`` finds ``quay.io/org/app:latest``: whole components at the end of the repository, and the tag."""
+    name, at, digest = target.partition("@")
+    path, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        path, tag = name, "latest"
+    found = {
+        image.id: image
+        for image in rows.by_id.values()
+        for own in image.names
+        if f"/{_repository(own)}".endswith(f"/{path}") and (digest in image.digests if at else own.endswith(f":{tag}"))
+    }
+    if len(found) > 1:
+        raise StoreError(
+            f"{target!r} is the end of the names of several images", hint="give the name with its registry"
+        )
+    return next(iter(found.values()), None)
+
+
+def _repository(name: str) -> str:
+    """A stored name without its tag or digest."""
+    name = name.partition("@")[0]
+    before, colon, tag = name.rpartition(":")
+    return before if colon and "/" not in tag else name
+
+
+def _named(names: list[str], history: list[str]) -> dict[str, object]:
+    return {"names": names, "names-history": history}
+
+
+def _losing(rows: Rows[ImageRecord], taker: str, names: Iterable[str]) -> dict[str, Mapping[str, object]]:
+    """The changes to all other images that have one of ``names``; their history keeps it."""
+    taken = set(names)
+    return {
+        image.id: {"names": [name for name in image.names if name not in taken]}
+        for image in rows.by_id.values()
+        if image.id != taker and taken.intersection(image.names)
+    }
+
+
+def _items(existing: ImageRecord | None, items: Sequence[tuple[str, bytes]]) -> dict[str, object]:
+    """The three keys that describe big data, after ``items`` were written; the digest of a manifest is its own."""
+    names = list(existing.big_data_names) if existing else []
+    sizes = dict(existing.big_data_sizes) if existing else {}
+    digests = dict(existing.big_data_digests) if existing else {}
+    for key, data in items:
+        if key not in names:
+            names.append(key)
+        sizes[key] = len(data)
+        digests[key] = str(Digest.of(data))
+    return {"big-data-names": names, "big-data-sizes": sizes, "big-data-digests": digests}

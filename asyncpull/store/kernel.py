@@ -1,0 +1,156 @@
+"""The few system calls that Python does not offer: mounts, and syncing one file system."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import struct
+from pathlib import Path
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_SYNCHRONOUS = 16
+MS_REMOUNT = 32
+MS_DIRSYNC = 128
+MS_NOATIME = 1024
+MS_NODIRATIME = 2048
+MS_BIND = 4096
+MS_PRIVATE = 1 << 18
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
+
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+# The new mount interface has the same numbers on every architecture: it came after they were unified.
+_FSOPEN, _FSCONFIG, _FSMOUNT, _MOVE_MOUNT = 430, 431, 432, 429
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
+
+_AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_ATTR_MOUNT_ROOT = 0x2000
+_STATX_SIZE = 256
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, path: str | bytes | None = None) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return result
+
+
+def _syscall(number: int, *arguments: int | bytes | None) -> int:
+    # A variadic function: whole registers, or the upper half of a number would be left to chance.
+    wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    return int(_libc().syscall(ctypes.c_long(number), *wide))
+
+
+def mount(source: str, target: str | Path, kind: str, flags: int, data: str = "") -> None:
+    """mount(2). ``data`` must be shorter than a page. Raises OSError."""
+    where = os.fspath(target)
+    _check(
+        _libc().mount(
+            os.fsencode(source), os.fsencode(where), os.fsencode(kind), ctypes.c_ulong(flags), os.fsencode(data)
+        ),
+        where,
+    )
+
+
+def unmount(target: Path, flags: int = 0) -> None:
+    """umount2(2), which never follows a link at the end of ``target``. Raises OSError."""
+    _check(_libc().umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW), os.fspath(target))
+
+
+def sync_file_system(path: Path) -> None:
+    """syncfs(2): everything written to the file system of ``path`` is on the disk when this returns. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _check(_libc().syncfs(fd), os.fspath(path))
+    finally:
+        os.close(fd)
+
+
+def is_mount_point(path: Path) -> bool:
+    """Whether ``path``, as it is found now, is the root of a mount.
+
+    Asked of the path, not of the list of mounts: a mount that another one covers is still listed there.
+    """
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    try:
+        statx = _libc().statx
+    except AttributeError:  # a C library without it
+        return path.is_mount()
+    try:
+        _check(statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, 0, buffer), os.fspath(path))
+    except FileNotFoundError:
+        return False
+    attributes: int
+    known: int
+    (attributes,) = struct.unpack_from("Q", buffer, 8)
+    (known,) = struct.unpack_from("Q", buffer, 56)
+    if not known & _STATX_ATTR_MOUNT_ROOT:  # before Linux 5.8
+        return path.is_mount()
+    return bool(attributes & _STATX_ATTR_MOUNT_ROOT)
+
+
+def mounts_below(path: Path) -> list[str]:
+    """The mount points below ``path`` that the kernel lists for this mount namespace, ``path`` itself not counted."""
+    prefix = os.fsencode(path).rstrip(b"/") + b"/"
+    points = (line.split(b" ", 5)[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
+    plain = (point.decode("unicode_escape").encode("latin-1") for point in points)  # \040 stands for a blank
+    return [os.fsdecode(point) for point in plain if point.startswith(prefix)]
+
+
+class NewMount:
+    """A file system being configured through fsopen(2), for options that exceed the page of mount(2). Close it."""
+
+    def __init__(self, kind: str) -> None:
+        """Raises OSError; ENOSYS before Linux 5.2."""
+        self._fd = _check(_syscall(_FSOPEN, kind.encode(), _FSOPEN_CLOEXEC))
+
+    def set(self, key: str, value: str | None = None) -> None:
+        """Set an option, or a flag if there is no value. Raises OSError with what the kernel says about it."""
+        command = _SET_FLAG if value is None else _SET_STRING
+        text = None if value is None else os.fsencode(value)
+        self._told(_syscall(_FSCONFIG, self._fd, command, key.encode(), text, 0))
+
+    def attach(self, target: Path, attributes: int) -> None:
+        """Create the file system and mount it on ``target`` with the given mount attributes. Raises OSError."""
+        self._told(_syscall(_FSCONFIG, self._fd, _CMD_CREATE, None, None, 0))
+        mounted = self._told(_syscall(_FSMOUNT, self._fd, _FSMOUNT_CLOEXEC, attributes))
+        try:
+            _check(
+                _syscall(_MOVE_MOUNT, mounted, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH),
+                os.fspath(target),
+            )
+        finally:
+            os.close(mounted)
+
+    def close(self) -> None:
+        """Let go of the file system; what was attached stays."""
+        os.close(self._fd)
+
+    def _told(self, result: int) -> int:
+        if result >= 0:
+            return result
+        number = ctypes.get_errno()
+        raise OSError(number, self._complaint() or os.strerror(number))
+
+    def _complaint(self) -> str:
+        lines = []
+        while True:
+            try:
+                lines.append(os.read(self._fd, 4096).decode(errors="replace").strip())
+            except OSError:
+                return "; ".join(line.removeprefix("e ") for line in lines)

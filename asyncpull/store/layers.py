@@ -1,0 +1,245 @@
+"""The layers of a store: records, trees and tar-split files, changed together.
+
+A layer is made in this order, so that at every moment either nobody sees it or it is whole:
+
+1. its record is written with the flag ``incomplete``;
+2. tree and tar-split are renamed into place, and every directory renamed into is synced;
+3. the record is written without the flag.
+
+Whoever loads the records exclusively and finds an ``incomplete`` one removes that layer: its maker has died, for
+nobody lets go of the lock between 1 and 3. A layer is removed in the opposite order. Trees are not deleted under the
+lock: they are moved into temporary directories, and those are deleted after it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from asyncpull.errors import NoSpaceError, NotInStoreError, StoreError
+from asyncpull.store.driver import Parent
+from asyncpull.store.files import disk_errors, sync_file
+from asyncpull.store.records import LAYERS, Raw, format_time
+from asyncpull.store.removal import remove_tree
+from asyncpull.store.table import Table
+from asyncpull.store.tempdirs import TempDir, remove_abandoned
+from asyncpull.store.views import LayerRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from asyncpull.lockfile import LockedFile
+    from asyncpull.store.driver import Driver
+    from asyncpull.store.staging import StagedLayer
+    from asyncpull.store.table import Rows
+
+_log = structlog.stdlib.get_logger(__name__)
+
+# Overlay mounts at most this many lower directories, and a container's layer has all of its image's below it.
+MAX_LAYERS = 500
+
+
+class Trash:
+    """Where trees go that are to be deleted after the lock was given back."""
+
+    def __init__(self, trees_root: Path, files_root: Path) -> None:
+        self._roots = trees_root, files_root
+        self._trees: TempDir | None = None
+        self._files: TempDir | None = None
+
+    def take_tree(self, path: Path) -> None:
+        """Move the directory of a layer in."""
+        try:
+            self._trees = self._trees or TempDir.create(self._roots[0])
+            self._trees.take(path)
+        except NoSpaceError:  # not even a directory can be made: then there is no room to be patient
+            remove_tree(path)
+
+    def take_file(self, path: Path) -> None:
+        """Move a tar-split file, or a directory of big data, in."""
+        try:
+            self._files = self._files or TempDir.create(self._roots[1])
+            self._files.take(path)
+        except NoSpaceError:
+            remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def delete(self) -> None:
+        """Delete all that was moved in."""
+        for directory in (self._trees, self._files):
+            if directory is not None:
+                directory.remove()
+        self._trees = self._files = None
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A layer about to be added: its complete record, what is staged, and whether there is a tar-split with it."""
+
+    record: Raw
+    staged: StagedLayer
+    has_tar_split: bool
+
+    @property
+    def id(self) -> str:
+        """The ID of the layer."""
+        return str(self.record["id"])
+
+    @property
+    def parent(self) -> str | None:
+        """The ID of its parent."""
+        parent = self.record.get("parent")
+        return None if parent is None else str(parent)
+
+
+class Layers:
+    """The layer store below a graph root."""
+
+    def __init__(self, graph_root: Path, driver: Driver, *, is_synced: bool = True) -> None:
+        self.is_synced = is_synced
+        self.directory = graph_root / f"{driver.name}-layers"
+        self.driver = driver
+        self.table: Table[LayerRecord] = Table(self.directory, LAYERS, LayerRecord.from_raw)
+
+    @property
+    def temp_root(self) -> Path:
+        """Where tar-split files are staged."""
+        return self.directory / "tmp"
+
+    def tar_split_path(self, layer_id: str) -> Path:
+        """The tar-split file of a layer."""
+        return self.directory / f"{layer_id}.tar-split.gz"
+
+    def trash(self) -> Trash:
+        """Empty; costs nothing until something is moved in."""
+        return Trash(self.driver.staging_root, self.temp_root)
+
+    def remove_abandoned(self) -> None:
+        """Delete what dead programs left in the temporary directories; needs no lock."""
+        remove_abandoned(self.driver.staging_root)
+        remove_abandoned(self.temp_root)
+
+
+class LayerWriter:
+    """The layers while their lock is held exclusively; ``rows`` are up to date and all complete."""
+
+    def __init__(self, layers: Layers, lock: LockedFile, trash: Trash) -> None:
+        """Load, and remove what somebody left incomplete. Raises StoreCorruptError, StoreError."""
+        self._layers, self._lock, self._trash = layers, lock, trash
+        self.rows: Rows[LayerRecord] = layers.table.load(lock)
+        incomplete = [layer.id for layer in self.rows.by_id.values() if layer.is_incomplete]
+        for layer_id in incomplete:
+            _log.warning("found an incomplete layer, removing it", layer=layer_id)
+        if incomplete:
+            self._drop(incomplete)
+
+    def depth(self, layer_id: str | None) -> int:
+        """How many layers there are from ``layer_id`` down to its base. Raises NotInStoreError for a broken chain."""
+        number = 0
+        while layer_id is not None:
+            layer = self.rows.by_id.get(layer_id)
+            if layer is None or number > len(self.rows.by_id):
+                raise NotInStoreError(f"layer {layer_id} is not in the store")
+            layer_id = layer.parent
+            number += 1
+        return number
+
+    def add(self, additions: Sequence[Addition], *, volatile: bool = False) -> None:
+        """Make staged layers part of the store, parents first; all of them, or after an error none.
+
+        Raises NotInStoreError if a parent is missing, NoSpaceError, StoreWriteError, StoreError.
+        """
+        if not additions:
+            return
+        ids = [addition.id for addition in additions]
+        try:
+            self._append([_incomplete(addition.record) for addition in additions], volatile)
+            with disk_errors(self._layers.directory):
+                for addition in additions:
+                    self._put_in_place(addition)
+                if self._layers.is_synced:
+                    self._layers.driver.sync(ids)
+                    sync_file(self._layers.directory)
+            whole = {addition.id: {"flags": None, **addition.record} for addition in additions}
+            self.rows = self._layers.table.change(self._lock, self.rows, whole)
+        except BaseException:
+            self._roll_back(ids)
+            raise
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove layers, children first. Raises NoSpaceError, StoreWriteError, StoreError."""
+        if not ids:
+            return
+        flags = {layer_id: {"flags": {**_flags(self.rows.raw(layer_id)), "incomplete": True}} for layer_id in ids}
+        self.rows = self._layers.table.change(self._lock, self.rows, flags)
+        self._drop(ids)
+
+    def undo(self, additions: Sequence[Addition]) -> None:
+        """Take back what ``add`` added a moment ago, because what comes after it failed."""
+        self._roll_back([addition.id for addition in additions])
+
+    def _put_in_place(self, addition: Addition) -> None:
+        driver, staged = self._layers.driver, addition.staged
+        parent = None
+        if addition.parent is not None:
+            if not driver.has(addition.parent):
+                raise NotInStoreError(f"layer {addition.parent}, the parent of {addition.id}, has no tree")
+            parent = Parent(addition.parent, driver.directory(addition.parent))
+        for path in driver.connect(staged.directory, parent):
+            if self._layers.is_synced:
+                sync_file(path)
+        self._detach(addition.id)
+        driver.install(addition.id, staged.directory)
+        if addition.has_tar_split:
+            staged.tar_split.rename(self._layers.tar_split_path(addition.id))
+
+    def _append(self, records: Sequence[Raw], volatile: bool) -> None:
+        stable, lost = ((), records) if volatile else (records, ())
+        self.rows = self._layers.table.change(self._lock, self.rows, {}, append=stable, append_volatile=lost)
+
+    def _drop(self, ids: Sequence[str]) -> None:
+        """Detach trees, then forget the records."""
+        with disk_errors(self._layers.directory):
+            for layer_id in ids:
+                self._detach(layer_id)
+        try:
+            self.rows = self._layers.table.change(self._lock, self.rows, dict.fromkeys(ids))
+        except NoSpaceError:
+            self._trash.delete()  # the room that these layers take is what is missing
+            self.rows = self._layers.table.change(self._lock, self.rows, dict.fromkeys(ids))
+
+    def _detach(self, layer_id: str) -> None:
+        """Move tree, tar-split and big data away; also what is there without a record."""
+        self._layers.driver.detach(layer_id, self._trash)
+        for path in (self._layers.tar_split_path(layer_id), self._layers.directory / layer_id):
+            if path.exists():
+                self._trash.take_file(path)
+
+    def _roll_back(self, ids: Sequence[str]) -> None:
+        try:
+            self.rows = self._layers.table.load(self._lock)  # a save that failed may have changed the file all the same
+            self._drop(ids)
+        except (StoreError, OSError) as error:
+            # The records say "incomplete", so the next program to open the store does this work.
+            _log.warning("layers of a failed commit are left incomplete", layers=list(ids), reason=str(error))
+
+
+def new_record(layer_id: str, parent: str | None, **values: object) -> Raw:
+    """A record made now; keys of ``values`` are those of the record with ``_`` for ``-``, empty values are left out."""
+    record: Raw = {"id": layer_id, "created": format_time(time.time_ns())}
+    if parent is not None:
+        record["parent"] = parent
+    return record | {key.replace("_", "-"): value for key, value in values.items() if value}
+
+
+def _incomplete(record: Raw) -> Raw:
+    record = {key: value for key, value in record.items() if key in ("id", "names", "parent", "created")}
+    return record | {"flags": {"incomplete": True}}
+
+
+def _flags(record: Raw) -> dict[str, object]:
+    flags = record.get("flags")
+    return dict(flags) if isinstance(flags, dict) else {}

@@ -1,0 +1,105 @@
+"""What is staged for a commit, and what is to be committed, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncpull.store.files import disk_errors
+from asyncpull.store.tempdirs import TempDir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asyncpull.spec.digest import Digest
+    from asyncpull.store.driver import Driver
+
+
+@dataclass(frozen=True, slots=True)
+class StagedLayer:
+    """A layer that nobody sees yet: its content goes to ``diff``, its tar-split to the file ``tar_split``.
+
+    ``directory`` is all of what will be the layer's directory; ``tar_split`` does not exist yet.
+    """
+
+    directory: Path
+    diff: Path
+    tar_split: Path
+
+
+@dataclass(frozen=True, slots=True)
+class NewLayer:
+    """A layer of an image to be committed; ``staged`` is None where the store is to have it already.
+
+    Sizes are bytes, ``compression`` is the number that containers/storage gives it (0 none, 1 bzip2, 2 gzip, 3 xz,
+    4 zstd), the owner sets are sorted. ``compressed_digest`` is what was fetched and verified, not what was promised.
+    """
+
+    id: str
+    parent: str | None
+    staged: StagedLayer | None
+    diff_digest: Digest
+    diff_size: int = 0
+    compressed_digest: Digest | None = None
+    compressed_size: int = 0
+    compression: int = 0
+    uidset: tuple[int, ...] = ()
+    gidset: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """An image to be committed.
+
+    ``layers`` begin with the base layer. ``digest`` is the one that it is known by first: of the index if it was pulled
+    through one. ``big_data`` is in the order of format section 6.4, and has the key ``manifest``; ``names`` begin with
+    the newest and are fully normalised. ``created`` is the config's, None for now.
+    """
+
+    id: str
+    digest: Digest
+    names: tuple[str, ...]
+    layers: tuple[NewLayer, ...]
+    big_data: tuple[tuple[str, bytes], ...]
+    created: str | None = None
+    metadata: str = "{}"
+
+
+class Staging:
+    """Private room in a store: two temporary directories, whose locks keep everybody else away from them."""
+
+    def __init__(self, driver: Driver, trees: TempDir, files: TempDir) -> None:
+        self._driver, self._trees, self._files = driver, trees, files
+
+    @classmethod
+    def create(cls, driver: Driver, files_root: Path) -> Staging:
+        """Make both directories. Raises StoreWriteError, NoSpaceError, StoreError."""
+        trees = TempDir.create(driver.staging_root)
+        try:
+            files = TempDir.create(files_root)
+        except BaseException:
+            trees.remove()
+            raise
+        return cls(driver, trees, files)
+
+    @property
+    def lock_fds(self) -> tuple[int, int]:
+        """The descriptors of both locks: a worker that inherits them keeps the directories alive."""
+        return self._trees.lock_fd, self._files.lock_fd
+
+    def new_layer(self, parent: str | None) -> StagedLayer:
+        """Make room for a layer on top of the layer ``parent``, which need not exist yet; None for a base layer.
+
+        Raises StoreWriteError, NoSpaceError, StoreError.
+        """
+        directory = self._trees.addition()
+        with disk_errors(directory):
+            diff = self._driver.stage(directory, is_base=parent is None)
+        return StagedLayer(directory, diff, self._files.addition())
+
+    def remove(self) -> None:
+        """Delete what was not committed."""
+        try:
+            self._trees.remove()
+        finally:
+            self._files.remove()

@@ -1,0 +1,108 @@
+"""Temporary directories that other programs of the store neither delete nor trip over.
+
+The protocol of containers/storage (``internal/tempdir``), for a root such as ``overlay/tempdirs``:
+
+1. ``lock-<X>`` guards ``temp-dir-<X>``; its owner keeps it locked for as long as the directory lives.
+2. Whoever can lock ``lock-<X>`` may delete ``temp-dir-<X>`` and then the lock: its owner is gone. Everybody does so
+   when they load the layer store.
+3. Somebody may do that between the making and the locking of a lock file. Hence a lock counts only if its file is
+   still the one at its path (``try_lock`` looks); else another name is tried.
+4. The root itself is never removed: another program may be between making it and making its lock in it.
+
+Objects staged in a directory are called ``<n>-addition``, objects moved in to be deleted ``<n>-<name>``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from typing import TYPE_CHECKING
+
+import structlog
+
+from asyncpull.lockfile import try_lock
+from asyncpull.store.files import disk_errors, make_directory
+from asyncpull.store.removal import remove_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asyncpull.lockfile import HeldLock
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_LOCK = "lock-"
+_DIRECTORY = "temp-dir-"
+
+
+class TempDir:
+    """One temporary directory, ours until ``remove``."""
+
+    def __init__(self, path: Path, lock: HeldLock) -> None:
+        self.path, self._lock = path, lock
+        self._numbers = itertools.count()
+
+    @classmethod
+    def create(cls, root: Path) -> TempDir:
+        """Make one below ``root``, which is made too. Raises StoreWriteError, NoSpaceError, StoreError."""
+        with disk_errors(root):
+            make_directory(root, 0o700)
+            name, lock = _locked_name(root)
+            path = root / f"{_DIRECTORY}{name}"
+            try:
+                make_directory(path, 0o700)
+            except BaseException:
+                lock.close(unlink=True)
+                raise
+        return cls(path, lock)
+
+    @property
+    def lock_fd(self) -> int:
+        """The descriptor of the lock; a process that inherits it keeps the directory alive."""
+        return self._lock.fileno()
+
+    def addition(self) -> Path:
+        """A free path in the directory, for something to be staged."""
+        return self.path / f"{next(self._numbers)}-addition"
+
+    def take(self, path: Path) -> bool:
+        """Move ``path`` in, to be deleted with the directory; False if it is not there. Raises OSError."""
+        try:
+            path.rename(self.path / f"{next(self._numbers)}-{path.name}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove(self) -> None:
+        """Delete the directory, then the lock file. What cannot be deleted is left for the next one who tries."""
+        try:
+            remove_tree(self.path)
+        except OSError as error:
+            _log.warning("a temporary directory cannot be removed", path=str(self.path), reason=str(error))
+            self._lock.close()
+        else:
+            self._lock.close(unlink=True)
+
+
+def _locked_name(root: Path) -> tuple[str, HeldLock]:
+    while True:  # ends with the first name that nobody took for an abandoned one at the very same moment
+        name = str(secrets.randbelow(1 << 63))
+        lock = try_lock(root / f"{_LOCK}{name}")
+        if lock is not None:
+            return name, lock
+
+
+def remove_abandoned(root: Path) -> None:
+    """Delete below ``root`` what its owners left when they died; what somebody holds is left alone."""
+    try:
+        names = {entry.name for entry in root.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    keys = {name.removeprefix(_LOCK) for name in names if name.startswith(_LOCK)}
+    keys |= {name.removeprefix(_DIRECTORY) for name in names if name.startswith(_DIRECTORY)}
+    for key in sorted(keys):
+        with disk_errors(root):
+            lock = try_lock(root / f"{_LOCK}{key}")
+        if lock is not None:
+            _log.info("removing what a program left when it died", path=str(root / f"{_DIRECTORY}{key}"))
+            TempDir(root / f"{_DIRECTORY}{key}", lock).remove()

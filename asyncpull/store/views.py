@@ -1,0 +1,172 @@
+"""What a record says, typed and frozen: layers, images and containers as the rest of the package sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from asyncpull.errors import InvalidDigestError
+from asyncpull.spec.digest import Digest
+from asyncpull.store.records import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from asyncpull.store.records import Raw
+
+_ZERO_TIME = "0001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """A layer as it is recorded; digests are text, "" where there is none; sizes are bytes.
+
+    ``volatile`` says that the record is in the file which a reboot may lose.
+    """
+
+    id: str
+    parent: str | None
+    names: tuple[str, ...]
+    created: str
+    compressed_digest: str
+    compressed_size: int
+    diff_digest: str
+    diff_size: int
+    toc_digest: str
+    compression: int
+    mount_label: str
+    is_incomplete: bool
+    is_id_mapped: bool
+    big_data_names: tuple[str, ...]
+    volatile: bool
+
+    @property
+    def created_at(self) -> datetime:
+        """When the record was made, in UTC, to the microsecond."""
+        return parse_time(self.created)
+
+    @classmethod
+    def from_raw(cls, raw: Raw, volatile: bool) -> LayerRecord:
+        """A view of a checked record."""
+        return cls(
+            id=_text(raw, "id"),
+            parent=_text(raw, "parent") or None,
+            names=_texts(raw, "names"),
+            created=_text(raw, "created") or _ZERO_TIME,
+            compressed_digest=_text(raw, "compressed-diff-digest"),
+            compressed_size=_int(raw, "compressed-size"),
+            diff_digest=_text(raw, "diff-digest"),
+            diff_size=_int(raw, "diff-size"),
+            toc_digest=_text(raw, "toc-digest"),
+            compression=_int(raw, "compression"),
+            mount_label=_text(raw, "mountlabel"),
+            is_incomplete=_map(raw, "flags").get("incomplete") is True,
+            is_id_mapped=bool(raw.get("uidmap") or raw.get("gidmap")),
+            big_data_names=_texts(raw, "big-data-names"),
+            volatile=volatile,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image as it is recorded. ``layer`` is its top layer; ``big_data_digests`` has a digest per big-data key."""
+
+    id: str
+    digest: str
+    names: tuple[str, ...]
+    names_history: tuple[str, ...]
+    layer: str | None
+    mapped_layers: tuple[str, ...]
+    metadata: str
+    big_data_names: tuple[str, ...]
+    big_data_sizes: Mapping[str, int]
+    big_data_digests: Mapping[str, str]
+    created: str
+
+    @property
+    def created_at(self) -> datetime:
+        """When the image was built, in UTC, to the microsecond."""
+        return parse_time(self.created)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Every digest by which ``repository@digest`` finds this image."""
+        manifests = (digest for key, digest in self.big_data_digests.items() if key.startswith("manifest") and digest)
+        return frozenset((*manifests, *((self.digest,) if self.digest else ())))
+
+    @property
+    def manifest_digest(self) -> Digest | None:
+        """The digest of the manifest itself, not of the index that led to it; None if it has none we can verify."""
+        try:
+            return Digest.parse(self.big_data_digests.get("manifest", ""))
+        except InvalidDigestError:
+            return None
+
+    @classmethod
+    def from_raw(cls, raw: Raw, volatile: bool = False) -> ImageRecord:
+        """A view of a checked record; images are never volatile."""
+        return cls(
+            id=_text(raw, "id"),
+            digest=_text(raw, "digest"),
+            names=_texts(raw, "names"),
+            names_history=_texts(raw, "names-history"),
+            layer=_text(raw, "layer") or None,
+            mapped_layers=_texts(raw, "mapped-layers"),
+            metadata=_text(raw, "metadata"),
+            big_data_names=_texts(raw, "big-data-names"),
+            big_data_sizes=cast("Mapping[str, int]", _map(raw, "big-data-sizes")),
+            big_data_digests=cast("Mapping[str, str]", _map(raw, "big-data-digests")),
+            created=_text(raw, "created") or _ZERO_TIME,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """A container as it is recorded: ``layer`` is its own writable layer, ``image`` an ID or ""."""
+
+    id: str
+    names: tuple[str, ...]
+    image: str
+    layer: str
+    metadata: str
+    created: str
+    flags: Mapping[str, object]
+    is_id_mapped: bool
+    volatile: bool
+
+    @property
+    def created_at(self) -> datetime:
+        """When the container was created, in UTC, to the microsecond."""
+        return parse_time(self.created)
+
+    @classmethod
+    def from_raw(cls, raw: Raw, volatile: bool) -> ContainerRecord:
+        """A view of a checked record."""
+        return cls(
+            id=_text(raw, "id"),
+            names=_texts(raw, "names"),
+            image=_text(raw, "image"),
+            layer=_text(raw, "layer"),
+            metadata=_text(raw, "metadata"),
+            created=_text(raw, "created") or _ZERO_TIME,
+            flags=_map(raw, "flags"),
+            is_id_mapped=bool(raw.get("uidmap") or raw.get("gidmap")),
+            volatile=volatile,
+        )
+
+
+def _text(raw: Raw, key: str) -> str:
+    return cast("str", raw.get(key) or "")
+
+
+def _texts(raw: Raw, key: str) -> tuple[str, ...]:
+    return tuple(cast("list[str]", raw.get(key) or ()))
+
+
+def _int(raw: Raw, key: str) -> int:
+    return cast("int", raw.get(key) or 0)
+
+
+def _map(raw: Raw, key: str) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", raw.get(key) or {})
