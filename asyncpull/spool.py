@@ -25,12 +25,13 @@ import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from asyncpull.errors import StoreError, StoreWriteError
 from asyncpull.journal import JournaledFile, store_errors
 from asyncpull.lockfile import LockMode, locked, try_lock
-from asyncpull.ranges import Range, RangeSet
+from asyncpull.ranges import RangeSet
+from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from asyncpull.ranges import Range
     from asyncpull.spec.digest import Digest
-
-T = TypeVar("T")
 
 # A batch is written when it has this many bytes, or when its first byte has waited that long. What a killed process
 # loses per connection is about one batch, so it is small; what a fast connection gathers while the thread is busy
@@ -101,7 +101,7 @@ class Spool:
         loop = asyncio.get_running_loop()
         try:
             job = loop.run_in_executor(self._thread, self._file.verified, self.size)
-            await _finish(job, self._file.stop)
+            await finish(job, self._file.stop)
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
@@ -142,7 +142,7 @@ class Spool:
         """Forget all that was received. No writer may be open."""
         self.received.clear()
         self.resumed = 0
-        await _finish(asyncio.get_running_loop().run_in_executor(self._thread, self._file.reset))
+        await finish(asyncio.get_running_loop().run_in_executor(self._thread, self._file.reset))
 
     def submit(self, offset: int, batch: Sequence[bytes]) -> asyncio.Future[int]:
         """Have the thread write and record ``batch`` at ``offset``; the result is where it ends."""
@@ -182,7 +182,7 @@ class SpoolWriter:
         self._submit()
         while self._settled is not None:
             try:
-                await _finish(self._settled)
+                await finish(self._settled)
             except asyncio.CancelledError as again:
                 cancelled = again
             self._submit()
@@ -228,28 +228,12 @@ class SpoolWriter:
         self._failure = job.exception()
         if self._failure is None:
             self._spool.has_received(start, job.result())
-            if self._pending_bytes >= BATCH_BYTES:
+            if self._pending_bytes >= BATCH_BYTES or self._timer is None:
                 self._submit()
 
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-async def _finish(job: asyncio.Future[T], stop: Callable[[], None] = lambda: None) -> None:
-    """Wait until ``job`` has ended, and only then pass a cancellation on; ``stop`` may bring the end nearer.
-
-    The result is the caller's to fetch. asyncio.wait, because it does not cancel what it waits for.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    while not job.done():
-        try:
-            await asyncio.wait((job,))
-        except asyncio.CancelledError as again:
-            cancelled = again
-            stop()
-    if cancelled is not None:
-        raise cancelled
 
 
 @asynccontextmanager

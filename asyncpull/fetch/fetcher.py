@@ -1,0 +1,211 @@
+"""Blobs for whoever asks, each fetched once.
+
+A digest that is wanted twice in this process has one download, which belongs to none of those who want it: it goes on
+while anybody does, and is ended by the last who leaves. Between processes the lock of the spool does the same: who
+waited for it finds what the other received.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from asyncpull.fetch.blob import StallLimits, fetch_blob
+from asyncpull.fetch.scheduler import Scheduler
+from asyncpull.retry import RetryPolicy
+from asyncpull.spool import open_spool, remove_spool
+from asyncpull.waiting import finish
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from asyncpull.fetch.scheduler import SchedulerLimits
+    from asyncpull.spec.digest import Digest
+    from asyncpull.spec.manifest import Descriptor
+    from asyncpull.spec.source import Source
+    from asyncpull.spool import Spool
+
+
+class FetchingBlob:
+    """A blob that is on its way, or here: from ``Fetcher.open``.
+
+    ``fd`` is a descriptor of the spool for reading, good up to ``front`` and until the context ends; it may be handed
+    to another process. ``resumed`` bytes were here before. ``is_shared`` tells that somebody else had asked first.
+    """
+
+    def __init__(self, download: _Download, spool: Spool, *, is_shared: bool) -> None:
+        self.descriptor = download.descriptor
+        self.fd = download.fd
+        self.is_shared = is_shared
+        self.resumed = spool.resumed
+        self._download, self._spool = download, spool
+
+    @property
+    def front(self) -> int:
+        """How many bytes are here without a gap from byte zero on."""
+        return self._spool.front
+
+    @property
+    def fetched(self) -> int:
+        """How many bytes this process received."""
+        return self._spool.received.total - self.resumed
+
+    async def completed(self) -> None:
+        """Wait until all bytes are here. Raises what ended the download, if that comes first."""
+        await asyncio.wait((self._download.task,))
+        self._download.task.result()
+
+    def __repr__(self) -> str:
+        return f"<FetchingBlob {self._spool!r}>"
+
+
+class Fetcher:
+    """Fetches blobs into spools below ``spool_root``; an async context manager that leaves no download behind."""
+
+    def __init__(
+        self,
+        spool_root: Path,
+        *,
+        limits: SchedulerLimits | None = None,
+        retry: RetryPolicy | None = None,
+        stall: StallLimits | None = None,
+    ) -> None:
+        self._root = spool_root
+        self._retry = retry or RetryPolicy()
+        self._stall = stall or StallLimits()
+        self._scheduler = Scheduler(limits)
+        self._downloads: dict[tuple[Digest, int], _Download] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for download in list(self._downloads.values()):
+            self._forget(download)
+            await download.stop()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        descriptor: Descriptor,
+        source: Source,
+        *,
+        on_front: Callable[[int], None] = lambda position: None,
+        on_retry: Callable[[str, float], None] = lambda reason, pause: None,
+        afresh: bool = False,
+    ) -> AsyncIterator[FetchingBlob]:
+        """Fetch a blob while the body runs, which begins when there is a spool to read along.
+
+        ``on_front`` is called with the front when it has advanced, and ``on_retry`` with the reason and the pause in
+        seconds before each new try; both on the event loop. ``afresh`` forgets what was received earlier: for a blob
+        whose digest was wrong after it had been resumed. Leaving the body before the end gives the download up,
+        unless somebody else wants it. Raises SourceError, SizeMismatchError, StoreError.
+        """
+        key = (descriptor.digest, descriptor.size)
+        download = self._downloads.get(key)
+        is_shared = download is not None
+        if download is None:
+            download = self._downloads[key] = _Download(self, descriptor, source, afresh=afresh)
+        listener = (on_front, on_retry)
+        download.listeners.append(listener)
+        try:
+            spool = await download.opened()
+            on_front(spool.front)
+            yield FetchingBlob(download, spool, is_shared=is_shared)
+        finally:
+            download.listeners.remove(listener)
+            if not download.listeners:
+                self._forget(download)
+                await download.stop()
+
+    async def discard(self, digest: Digest) -> bool:
+        """Remove the spool of a blob that is committed or worthless, unless another process receives it right now.
+
+        Returns whether it is gone. Raises StoreError.
+        """
+        return await remove_spool(self._root, digest)
+
+    async def run(self, download: _Download, *, afresh: bool) -> None:
+        """Run one download from its turn to its last byte."""
+        descriptor = download.descriptor
+        try:
+            async with (
+                self._scheduler.turn(descriptor.size),
+                open_spool(self._root, descriptor.digest, descriptor.size) as spool,
+            ):
+                if afresh:
+                    await spool.reset()
+                download.begin(spool)
+                await fetch_blob(
+                    descriptor,
+                    download.source,
+                    spool,
+                    retry=self._retry,
+                    stall=self._stall,
+                    on_retry=download.tell_retry,
+                )
+        finally:
+            self._forget(download)
+
+    def _forget(self, download: _Download) -> None:
+        """Let whoever asks from now on begin anew, from what is in the spool."""
+        key = (download.descriptor.digest, download.descriptor.size)
+        if self._downloads.get(key) is download:
+            del self._downloads[key]
+
+
+class _Download:
+    """The one download of a blob, and who listens to it."""
+
+    def __init__(self, fetcher: Fetcher, descriptor: Descriptor, source: Source, *, afresh: bool) -> None:
+        self.descriptor, self.source = descriptor, source
+        self.listeners: list[tuple[Callable[[int], None], Callable[[str, float], None]]] = []
+        loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[Spool] = loop.create_future()
+        self._front = 0
+        self.fd = -1
+        self.task = loop.create_task(fetcher.run(self, afresh=afresh), name=f"fetch {descriptor.digest}")
+
+    async def opened(self) -> Spool:
+        """The spool, as soon as it is open. Raises what ended the download before that."""
+        await asyncio.wait((self._opened, self.task), return_when=asyncio.FIRST_COMPLETED)
+        if not self._opened.done():
+            self.task.result()
+        return self._opened.result()
+
+    def begin(self, spool: Spool) -> None:
+        """The spool is open; the descriptor for readers is made while its lock keeps it from being removed."""
+        self.fd = spool.open_reader()
+        self._front = spool.front
+        spool.on_advance = lambda: self._tell_front(spool)
+        self._opened.set_result(spool)
+
+    def _tell_front(self, spool: Spool) -> None:
+        if spool.front > self._front:
+            self._front = spool.front
+            for on_front, _ in list(self.listeners):
+                on_front(self._front)
+
+    def tell_retry(self, reason: str, pause: float) -> None:
+        """A request failed and will be made again."""
+        for _, on_retry in list(self.listeners):
+            on_retry(reason, pause)
+
+    async def stop(self) -> None:
+        """End the download if it has not ended, and wait until it has let go of everything."""
+        self.task.cancel()
+        try:
+            await finish(self.task)
+        finally:
+            if not self.task.cancelled():
+                self.task.exception()  # taken note of, whether or not anybody waited for it
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1
