@@ -17,16 +17,21 @@ from asyncpull.cli.complaint import complain
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from asyncpull.cli.settings import Settings
+
     Work = Callable[[], Coroutine[None, None, int]]
 
 _SIGNAL_BASE = 128
 _SHOW_CURSOR = "\x1b[?25h"
 
 
-def run(work: Work) -> int:
+def run(settings: Settings, work: Work) -> int:
     """Run ``work`` on a uvloop and return its exit code, or the one of the signal that ended it."""
     import uvloop  # not needed by verbs that never come here
 
+    from asyncpull.cli import logs
+
+    logs.configure(settings.log_level, settings.log_format)
     received: list[signal.Signals] = []
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -75,12 +75,14 @@ class Bars:
 
 def _heading(pull: PullRow) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(pull.reference, style="bold")
+    text.append(single_line(pull.reference), style="bold")
     text.append(f"  {pull.state}", style=_STATE_STYLES.get(pull.state, "dim"))
+    if pull.seconds is not None:
+        text.append(f" in {human_duration(pull.seconds)}", style="dim")
     if pull.layers:
-        text.append(f", {pull.done} of {pull.layers} layers", style="dim")
+        text.append(f", {pull.done}/{pull.layers} layers", style="dim")
         if pull.reused:
-            text.append(f" ({pull.reused} were here)", style="dim")
+            text.append(f", {pull.reused} were here", style="dim")
     return text
 
 
@@ -90,8 +92,7 @@ def _table(rows: list[LayerRow], pulls: list[PullRow], room: int, width: int) ->
     bar = max(4, (min(width, 120) - (50 if wide else 34)) // 2)
     for row in rows_that_fit(rows, room):
         name = Text(short_id(row.digest), style="red" if row.trouble else "none")
-        note = Text(single_line(row.trouble)[:bar], style="red") if row.trouble else None
-        table.add_row(*_cells(name, row.fetched, row.extracted, row.size, bar, wide=wide, note=note))
+        table.add_row(*_cells(name, row.fetched, row.extracted, row.size, bar, wide=wide))
     size = sum(pull.size for pull in pulls)
     if rows:
         fetched, extracted = (sum(_part(pull, what) for pull in pulls) for what in ("fetched", "extracted"))
@@ -106,14 +107,12 @@ def _part(pull: PullRow, what: str) -> int:
     return pull.fetched if what == "fetched" else pull.extracted
 
 
-def _cells(
-    name: Text, fetched: int, extracted: int, size: int, bar: int, *, wide: bool, note: Text | None = None
-) -> list[RenderableType]:
+def _cells(name: Text, fetched: int, extracted: int, size: int, bar: int, *, wide: bool) -> list[RenderableType]:
     sizes = human_size(size) if fetched >= size else human_part(fetched, size)
     percent = 100 if size == 0 else extracted * 100 // size
     cells: list[RenderableType] = [
         name,
-        note or _bar(fetched, size, bar, "blue"),
+        _bar(fetched, size, bar, "blue"),
         Text(sizes.rjust(14), no_wrap=True),
         _bar(extracted, size, bar, "green"),
         Text(f"{percent:3}%", style="green" if percent == 100 else "none"),
@@ -135,7 +134,12 @@ def _bar(part: int, whole: int, width: int, colour: str) -> ProgressBar:
 
 
 def _footing(pulls: list[PullRow], rate: float) -> Text | None:
-    left = sum(pull.size - pull.fetched for pull in pulls if not pull.is_over)
+    """Speed and time left, or what is wrong at the moment."""
+    running = [pull for pull in pulls if not pull.is_over]
+    for row in (row for pull in running for row in pull.rows.values() if row.trouble):
+        trouble = f"{short_id(row.digest)}: {single_line(row.trouble or '')}; trying again"
+        return Text(trouble, style="red", no_wrap=True, overflow="ellipsis")
+    left = sum(pull.size - pull.fetched for pull in running)
     if left <= 0 or rate <= 0:
         return None
     return Text(f"{human_size(rate)}/s, {human_duration(left / rate)} left", style="dim")

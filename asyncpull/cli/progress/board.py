@@ -49,6 +49,7 @@ class PullRow:
     layers: int = 0
     reused: int = 0
     size: int = 0
+    seconds: float | None = None
     is_over: bool = False
     rows: dict[str, LayerRow] = field(default_factory=dict)
 
@@ -105,7 +106,7 @@ class Board:
             case CommitStarted():
                 pull.state = "committing"
             case PullCompleted():
-                pull.state, pull.is_over = "done", True
+                pull.state, pull.seconds, pull.is_over = "done", event.seconds, True
             case PullFailed():
                 pull.state, pull.is_over = "failed", True
 

@@ -1,0 +1,101 @@
+"""The settings turned into what the library wants: a store, access to registries, a platform, a place to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from typing import TypeVar
+
+    from asyncpull.cli.settings import Settings
+    from asyncpull.registry.config import RegistryAccess
+    from asyncpull.spec.platform import Platform
+    from asyncpull.store.store import Store
+
+    Decorated = TypeVar("Decorated", bound=Callable[..., object])
+
+_STORE_TRANSPORT = "containers-storage:"
+_REGISTRY_TRANSPORT = "docker://"
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where an image is: ``name`` on a registry, or ID or name in the store."""
+
+    name: str
+    is_in_store: bool
+
+
+def locate(text: str) -> Located:
+    """Take the transport from ``text``; without one it is docker://."""
+    if text.startswith(_STORE_TRANSPORT):
+        return Located(text.removeprefix(_STORE_TRANSPORT), is_in_store=True)
+    return Located(text.removeprefix(_REGISTRY_TRANSPORT), is_in_store=False)
+
+
+def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+    """The store that options, environment and storage.conf name, in this order."""
+    from asyncpull.store.config import StoreOverrides, load_config
+    from asyncpull.store.store import Store
+
+    overrides = StoreOverrides(
+        graph_root=None if settings.root is None else Path(settings.root),
+        run_root=None if settings.run_root is None else Path(settings.run_root),
+        driver=settings.storage_driver,
+        options=settings.storage_options,
+    )
+    return Store.open(load_config(overrides=overrides))
+
+
+def registry_access(settings: Settings) -> RegistryAccess:
+    """How registries are asked. The environment names the file with credentials where no option does."""
+    from asyncpull.registry.config import RegistryAccess
+
+    authfile = None if settings.auth_file is None else Path(settings.auth_file)
+    return RegistryAccess(tls_verify=settings.tls_verify, authfile=authfile)
+
+
+def run_with_store(settings: Settings, work: Callable[[Store], Awaitable[int]]) -> int:
+    """Run ``work`` on the store and return its exit code."""
+    from asyncpull.cli.running import run
+
+    async def with_store() -> int:
+        async with open_store(settings) as store:
+            return await work(store)
+
+    return run(settings, with_store)
+
+
+_PLATFORM_OPTIONS = (
+    click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="The instance to choose from an index."),
+    click.option("--override-os", metavar="OS", help="The operating system, instead of this machine's."),
+    click.option("--override-arch", metavar="ARCH", help="The architecture, instead of this machine's."),
+    click.option("--override-variant", metavar="VARIANT", help="The variant, instead of this machine's."),
+)
+
+
+def platform_options(command: Decorated) -> Decorated:
+    """Give a verb the options that choose a platform."""
+    for option in reversed(_PLATFORM_OPTIONS):
+        command = option(command)
+    return command
+
+
+def wanted_platform(
+    platform: str | None, override_os: str | None, override_arch: str | None, override_variant: str | None
+) -> Platform | None:
+    """The platform that the options ask for; None where they ask for nothing. Raises UsageError."""
+    from asyncpull.spec.platform import host_platform, parse_platform
+
+    if not any((platform, override_os, override_arch, override_variant)):
+        return None
+    wanted = parse_platform(platform) if platform else host_platform()
+    if override_os or override_arch:
+        wanted = parse_platform(f"{override_os or wanted.os}/{override_arch or wanted.architecture}")
+    return replace(wanted, variant=override_variant) if override_variant else wanted

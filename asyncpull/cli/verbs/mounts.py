@@ -1,0 +1,73 @@
+"""``asyncpull mount``, ``unmount``: the trees of containers and images in the file system."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from asyncpull.cli import exit_codes, namespace
+from asyncpull.cli.opening import run_with_store
+from asyncpull.cli.output import write_json, write_lines, write_table
+from asyncpull.cli.settings import Session, global_options
+from asyncpull.cli.targets import for_each
+from asyncpull.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncpull.store.store import Store
+
+
+@click.command("mount")
+@click.argument("target", metavar="[CONTAINER|IMAGE]", required=False)
+@global_options
+@click.pass_obj
+def mount(session: Session, target: str | None) -> int:
+    """Mount a container, or an image read-only, and print the path; without a name, list what is mounted.
+
+    A mount is counted: each needs its own unmount.
+    """
+    settings = session.settings
+    if target is not None:
+        namespace.require_lasting(f"mount {target}")
+
+    async def work(store: Store) -> int:
+        if target is None:
+            await _list(store, as_json=settings.json)
+            return exit_codes.DONE
+        path = str(await store.mount(target))
+        if settings.json:
+            write_json({"target": target, "path": path})
+        else:
+            write_lines([path])
+        return exit_codes.DONE
+
+    return run_with_store(settings, work)
+
+
+async def _list(store: Store, *, as_json: bool) -> None:
+    raise NotImplementedError
+
+
+@click.command("unmount")
+@click.argument("targets", metavar="[CONTAINER|IMAGE…]", nargs=-1)
+@click.option("-a", "--all", "everything", is_flag=True, help="Everything that is mounted.")
+@click.option("-f", "--force", is_flag=True, help="Whatever the count is.")
+@global_options
+@click.pass_obj
+def unmount(session: Session, targets: Sequence[str], everything: bool, force: bool) -> int:
+    """Count mounts down, and unmount those that come to zero."""
+    if everything == bool(targets):
+        raise UsageError("unmount takes containers and images, or --all")
+    settings = session.settings
+    namespace.require_lasting("unmount")
+
+    async def work(store: Store) -> int:
+        async def take_down(target: str) -> list[str]:
+            await store.unmount(target, force=force)
+            return []
+
+        return await for_each(targets, take_down, settings)
+
+    return run_with_store(settings, work)

@@ -1,0 +1,109 @@
+"""``asyncpull pull``: images from registries into the store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from asyncpull.cli import namespace
+from asyncpull.cli.opening import platform_options, registry_access, run_with_store, wanted_platform
+from asyncpull.cli.output import write_json, write_lines
+from asyncpull.cli.settings import Session, Settings, global_options
+from asyncpull.cli.targets import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncpull.plan import PulledImage, PullPolicy
+    from asyncpull.pull import Puller
+    from asyncpull.spec.reference import Reference
+    from asyncpull.store.store import Store
+
+
+@click.command("pull")
+@click.argument("references", metavar="REF…", nargs=-1, required=True)
+@click.option(
+    "--pull",
+    "policy",
+    type=click.Choice(["always", "missing", "newer", "never"]),
+    default="always",
+    help="When to ask the registry at all.",
+)
+@platform_options
+@click.option("--max-parallel-downloads", metavar="N", type=click.IntRange(min=1), help="Blobs fetched at once.")
+@global_options
+@click.pass_obj
+def pull(
+    session: Session,
+    /,
+    references: Sequence[str],
+    policy: str,
+    max_parallel_downloads: int | None,
+    **platform: str | None,
+) -> int:
+    """Fetch, verify, extract and commit images; print the ID of each.
+
+    Several references are pulled at once, and shared layers only once.
+    """
+    from asyncpull.spec.reference import parse_reference
+
+    wanted = wanted_platform(**platform)
+    parsed = [parse_reference(text) for text in references]
+    settings = session.settings
+    namespace.enter()
+
+    async def work(store: Store) -> int:
+        from asyncpull.cli.progress.choice import reporter_for
+        from asyncpull.plan import PullPolicy
+        from asyncpull.pull import Limits, Puller
+
+        limits = Limits() if max_parallel_downloads is None else Limits(max_parallel_downloads=max_parallel_downloads)
+        with reporter_for(settings) as reporter:
+            access = registry_access(settings)
+            async with Puller(store, platform=wanted, access=access, limits=limits, reporter=reporter) as puller:
+                outcomes = await pull_all(puller, parsed, PullPolicy(policy))
+        return show(outcomes, parsed, settings)
+
+    return run_with_store(settings, work)
+
+
+async def pull_all(
+    puller: Puller, references: Sequence[Reference], policy: PullPolicy
+) -> list[PulledImage | BaseException]:
+    """Pull all ``references`` at once; what each came to, in their order."""
+    pulls = (puller.pull(reference, when=policy) for reference in references)
+    return await asyncio.gather(*pulls, return_exceptions=True)
+
+
+def show(outcomes: Sequence[PulledImage | BaseException], references: Sequence[Reference], settings: Settings) -> int:
+    """Write what was pulled to stdout and what failed to stderr; the exit code that says it all."""
+    pulled, code = settle(map(str, references), outcomes)
+    if settings.json:
+        write_json([_as_json(image) for image in pulled])
+    else:
+        write_lines(image.id for image in pulled)
+    return code
+
+
+def _as_json(image: PulledImage) -> dict[str, object]:
+    """The object that ``--json`` prints for one pulled image."""
+    return {
+        "reference": image.reference,
+        "id": image.id,
+        "digest": str(image.digest),
+        "layers": [
+            {
+                "id": layer.id,
+                "digest": str(layer.digest),
+                "diff_id": str(layer.diff_id),
+                "size": layer.size,
+                "reused": layer.reused,
+            }
+            for layer in image.layers
+        ],
+        "bytes_fetched": image.bytes_fetched,
+        "bytes_resumed": image.bytes_resumed,
+        "seconds": round(image.seconds, 3),
+    }
