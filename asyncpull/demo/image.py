@@ -1,7 +1,7 @@
 """The demo image, generated: small, but with one of everything that makes layers interesting.
 
-The same tars come out on every run and machine (what gzip and zstd make of them is up to these). All files belong to 0:0, so that a user namespace with a single ID
-can hold the image. Its layers, the base first:
+The same tars come out on every run and machine; what gzip and zstd make of them is up to their versions. All files
+belong to 0:0, so that a user namespace with a single ID can hold the image. Its layers, the base first:
 
 =============  ============  =====================================================================================
 base           gzip          the usual directories, a setuid program, hard links, symlinks, an extended attribute

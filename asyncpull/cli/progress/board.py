@@ -96,7 +96,7 @@ class Board:
             case FetchRetried():
                 self._row(pull, event.digest).trouble = event.reason
             case ExtractStarted():
-                self._row(pull, event.digest, event.size)
+                self._row(pull, event.digest, event.size).extracted = 0
             case ExtractAdvanced():
                 self._row(pull, event.digest).extracted = event.position
             case ExtractCompleted():

@@ -130,7 +130,6 @@ def _plain(event: Event) -> str | None:
             parts = [f"{event.layers} layers"]
             parts += [f"{event.reused} here already"] if event.reused else []
             parts += [f"{human_size(event.bytes_to_fetch)} to fetch"] if event.bytes_to_fetch else []
-            parts += [f"{human_size(event.bytes_resumed)} of them here already"] if event.bytes_resumed else []
             return f"resolved to {event.digest}: {', '.join(parts)}"
         case LayerReused():
             return f"{short_id(event.digest)} is in the store"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +14,9 @@ from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.settings import Session, global_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncpull.store.snapshot import StoreStatus
     from asyncpull.store.store import Store
 
 
@@ -25,11 +28,29 @@ def info(session: Session) -> int:
     settings = session.settings
 
     async def work(store: Store) -> int:
-        status = asdict(await store.status())
+        status = await store.status()
         if settings.json:
-            write_json(status)
+            write_json(asdict(status))
         else:
-            write_lines(_lines(status))
+            write_lines(f"{name + ':':<20} {value}" for name, value in _rows(status))
         return exit_codes.DONE
 
     return run_with_store(settings, work)
+
+
+def _rows(status: StoreStatus) -> Iterator[tuple[str, str]]:
+    yield "driver", f"{status.driver} ({status.driver_reason})"
+    yield "graph root", status.graph_root
+    yield "run root", status.run_root
+    yield "rootless", "yes" if status.rootless else "no"
+    for key, value in status.options.items():
+        yield f"option {key}", value
+    yield "images", f"{status.images}, documents of {human_size(status.image_bytes)}"
+    yield "layers", f"{status.layers}, unpacked {human_size(status.layer_bytes)}"
+    yield "containers", str(status.containers)
+    yield "mounts", str(status.mounts)
+    yield "partial downloads", human_size(status.spool_bytes)
+    yield "file system", status.backing_file_system
+    yield "free", f"{human_size(status.free_bytes)}, {status.free_inodes} inodes"
+    for key, value in status.versions.items():
+        yield key, value

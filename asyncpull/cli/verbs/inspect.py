@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,18 +12,18 @@ from asyncpull.cli.opening import locate, open_store, platform_options, registry
 from asyncpull.cli.output import write_bytes, write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, Settings, global_options
-from asyncpull.errors import DocumentError, StoreCorruptError, UsageError
+from asyncpull.errors import StoreCorruptError, UsageError
 from asyncpull.registry.client import RegistryClient
+from asyncpull.resolve import resolve_image, resolve_manifest
 from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.fields import Fields
-from asyncpull.spec.manifest import CONFIG_LIMIT, Index, Manifest, parse_document
-from asyncpull.spec.platform import Platform, host_platform, select_platform
+from asyncpull.spec.manifest import Index, Manifest, parse_document
+from asyncpull.spec.platform import host_platform
 from asyncpull.spec.reference import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from asyncpull.spec.source import Source, SourceDocument
+    from asyncpull.spec.platform import Platform
+    from asyncpull.store.store import Store
     from asyncpull.store.views import ImageRecord
 
 
@@ -91,10 +90,12 @@ async def _digest(reference: str, wanted: Platform | None, settings: Settings) -
     if located.is_in_store:
         async with open_store(settings) as store:
             return (await store.image(located.name)).digest
-    async with _registry(located.name, settings) as source:
+    parsed = parse_reference(located.name)
+    async with RegistryClient(registry_access(settings)) as client:
+        source = RegistrySource(client, parsed)
         if wanted is None:
             return str(await source.digest())
-        return str((await _select(source, _parsed(await source.manifest()), wanted)).digest)
+        return str((await resolve_manifest(source, parsed, wanted))[1].digest)
 
 
 async def _raw(reference: str, wanted: Platform | None, settings: Settings) -> bytes:
@@ -102,55 +103,32 @@ async def _raw(reference: str, wanted: Platform | None, settings: Settings) -> b
     if located.is_in_store:
         async with open_store(settings) as store:
             return await store.big_data(await store.image(located.name), "manifest")
-    async with _registry(located.name, settings) as source:
-        named = await source.manifest()
-        return named.raw if wanted is None else (await _select(source, _parsed(named), wanted)).raw
+    parsed = parse_reference(located.name)
+    async with RegistryClient(registry_access(settings)) as client:
+        source = RegistrySource(client, parsed)
+        if wanted is None:
+            return (await source.manifest()).raw
+        return (await resolve_manifest(source, parsed, wanted))[1].raw
 
 
 async def _image(reference: str, wanted: Platform | None, settings: Settings) -> _Image:
     located = locate(reference)
     if located.is_in_store:
-        return await _image_in_store(located.name, settings)
-    return await _image_on_registry(located.name, wanted, settings)
-
-
-async def _image_in_store(name: str, settings: Settings) -> _Image:
-    async with open_store(settings) as store:
-        record = await store.image(name)
-        manifest = parse_document(await store.big_data(record, "manifest"))
-        if isinstance(manifest, Index):
-            raise StoreCorruptError(f"the manifest of image {record.id} is an index")
-        config = await store.big_data(record, str(manifest.config.digest))
-    return _Image(_repository(record.names[0]) if record.names else "", record.digest, manifest, config, record)
-
-
-async def _image_on_registry(name: str, wanted: Platform | None, settings: Settings) -> _Image:
-    async with _registry(name, settings) as source:
-        named = _parsed(await source.manifest())
-        manifest = await _select(source, named, wanted or host_platform())
-        config = await source.blob_bytes(manifest.config, CONFIG_LIMIT)
-    return _Image(parse_reference(name).name, str(named.digest), manifest, config)
-
-
-@asynccontextmanager
-async def _registry(name: str, settings: Settings) -> AsyncIterator[Source]:
-    reference = parse_reference(name)
+        async with open_store(settings) as store:
+            return await _stored(await store.image(located.name), store)
+    parsed = parse_reference(located.name)
     async with RegistryClient(registry_access(settings)) as client:
-        yield RegistrySource(client, reference)
+        resolved = await resolve_image(RegistrySource(client, parsed), parsed, wanted or host_platform())
+    return _Image(parsed.name, str(resolved.digest), resolved.manifest, resolved.config.raw)
 
 
-def _parsed(document: SourceDocument) -> Manifest | Index:
-    return parse_document(document.raw, document.media_type)
-
-
-async def _select(source: Source, named: Manifest | Index, wanted: Platform) -> Manifest:
-    """The manifest itself, or the instance for ``wanted`` from an index. Raises DocumentError."""
-    if isinstance(named, Manifest):
-        return named
-    chosen = _parsed(await source.manifest(select_platform(named.manifests, wanted).digest))
-    if isinstance(chosen, Index):
-        raise DocumentError(f"{source.name}: the instance for {wanted} is an index itself")
-    return chosen
+async def _stored(record: ImageRecord, store: Store) -> _Image:
+    manifest = parse_document(await store.big_data(record, "manifest"))
+    if isinstance(manifest, Index):
+        raise StoreCorruptError(f"the manifest of image {record.id} is an index")
+    config = await store.big_data(record, str(manifest.config.digest))
+    repository = parse_reference(record.names[0]).name if record.names else ""
+    return _Image(repository, record.digest, manifest, config, record)
 
 
 def _summary(image: _Image) -> dict[str, object]:
@@ -184,10 +162,3 @@ def _summary(image: _Image) -> dict[str, object]:
     if image.record is not None:
         summary |= {"Id": image.record.id, "Names": image.record.names}
     return summary
-
-
-def _repository(name: str) -> str:
-    """The name without its tag or digest."""
-    name = name.partition("@")[0]
-    head, slash, last = name.rpartition("/")
-    return head + slash + last.partition(":")[0]
