@@ -22,12 +22,15 @@ import functools
 import os
 import stat
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
+
+Opener = Callable[[int, bytes], int]
+"""Opens the directory at a canonical path below an open one."""
 
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a directory is opened by one name in its parent; a link is ENOTDIR."""
@@ -103,7 +106,7 @@ class Root:
     A context manager that holds one descriptor. ``opener`` is chosen by what the kernel has, unless it is given.
     """
 
-    def __init__(self, path: Path | bytes, opener: Callable[[int, bytes], int] | None = None) -> None:
+    def __init__(self, path: Path | bytes, opener: Opener | None = None) -> None:
         self._opener = opener or (open_by_kernel if has_openat2() else open_by_steps)
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 

@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Final
 from asyncpull.extract.confine import OPEN_DIRECTORY
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from asyncpull.extract.confine import Root
 
 CAPACITY: Final = 256
@@ -51,7 +49,7 @@ class Directory:
 
 
 class Directories:
-    """A bounded cache of the open directories below ``root``. A context manager; leaving it puts all times back."""
+    """A bounded cache of the open directories below ``root``. A context manager that leaves none open."""
 
     def __init__(self, root: Root, capacity: int = CAPACITY) -> None:
         self._root = root
@@ -63,15 +61,14 @@ class Directories:
     def __enter__(self) -> Directories:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            while kind is None and self._open:
-                self._close(self._open.popitem()[1])
-        finally:
-            while self._open:
-                os.close(self._open.popitem()[1].fd)
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1].fd)
+
+    def settle(self) -> None:
+        """Put back the times of all that are open, and close them: nothing more will be written."""
+        while self._open:
+            self._close(self._open.popitem()[1])
 
     def get(self, path: bytes) -> Directory:
         """Return the directory at a clean path, following links inside the root.
@@ -86,15 +83,24 @@ class Directories:
 
     def add(self, path: bytes, fd: int, owner: Owner | None, mode: int, times: tuple[int, int] | None) -> Directory:
         """Take over ``fd`` of the directory at canonical ``path``; ``owner`` None if it is not known for sure."""
-        if owner is None:
-            directory = Directory(path, fd, None, True, times)
-        else:
-            directory = Directory(path, fd, self._newcomer(owner[1], mode), bool(mode & stat.S_ISGID), times)
+        directory = Directory(path, fd, None, True, None)
+        self.describe(directory, owner, mode, times)
         self._open[path] = directory
         if len(self._open) > self._capacity:
             _, oldest = self._open.popitem(last=False)
             self._close(oldest)
         return directory
+
+    def describe(self, directory: Directory, owner: Owner | None, mode: int, times: tuple[int, int] | None) -> None:
+        """Note what an open directory has become; ``owner`` as for ``add``."""
+        if owner is None:
+            directory.newcomer, directory.is_setgid = None, True
+        else:
+            directory.is_setgid = bool(mode & stat.S_ISGID)
+            # The group comes from the process, or from a directory that is setgid or on a mount with ``grpid``.
+            uid, gid = self._me
+            directory.newcomer = (uid, owner[1]) if owner[1] == gid or directory.is_setgid else None
+        directory.times = times
 
     def forget(self, path: bytes) -> None:
         """Drop what is known about the directory or link at canonical ``path``, which is about to be replaced."""
@@ -127,11 +133,6 @@ class Directories:
         info = os.fstat(fd)
         owner = (info.st_uid, info.st_gid)
         return self.add(path, fd, owner, info.st_mode, (info.st_atime_ns, info.st_mtime_ns))
-
-    def _newcomer(self, gid: int, mode: int) -> Owner | None:
-        """The group comes from the process, or from a directory that is set-group-ID or on a mount with ``grpid``."""
-        uid, own_gid = self._me
-        return (uid, gid) if gid == own_gid or mode & stat.S_ISGID else None
 
     @staticmethod
     def _close(directory: Directory) -> None:

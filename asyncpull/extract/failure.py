@@ -18,7 +18,7 @@ _MEANINGLESS: Final = {
     errno.EISDIR: "a directory is in the way",
     errno.ELOOP: "too many links in the path",
     errno.ENAMETOOLONG: "the name is too long for any file system",
-    errno.ENOENT: "the path leads through a link to nowhere",
+    errno.ENOENT: "the path leads through a link to no directory",
     errno.ENOTDIR: "the path leads through something that is no directory",
     errno.ERANGE: "not a possible value",
 }
@@ -28,7 +28,10 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 def explain(error: OSError, root: Path, member: bytes, position: int) -> LayerError | StoreError:
     """Turn what happened while ``member``, whose header is at byte ``position``, was written below ``root`` to ours."""
     if error.errno in _MEANINGLESS:
-        return UnsupportedMemberError(_MEANINGLESS[error.errno], member, position)
+        message = _MEANINGLESS[error.errno]
+        if error.strerror and error.strerror != os.strerror(error.errno):
+            message = error.strerror
+        return UnsupportedMemberError(message, member, position)
     return store_error(error, os.path.join(root, os.fsdecode(member)))
 
 

@@ -17,8 +17,6 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-from asyncpull.errors import StoreWriteError, UnsupportedMemberError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -59,7 +57,7 @@ def apply_xattrs(target: Target, xattrs: Mapping[bytes, bytes], *, in_userns: bo
     """Set what the archive lists, but for SELinux labels (format 5.1).
 
     What the file system does not have is left out, and so is what a user namespace does not permit.
-    Raises OSError otherwise.
+    Raises OSError otherwise; EINVAL and ERANGE are the archive's fault, E2BIG the file system's.
     """
     for name, value in xattrs.items():
         if name == SELINUX:
@@ -69,8 +67,7 @@ def apply_xattrs(target: Target, xattrs: Mapping[bytes, bytes], *, in_userns: bo
         except OSError as error:
             if error.errno == errno.ENOTSUP or (in_userns and error.errno == errno.EPERM):
                 continue
-            _explain(error, name, value)
-            raise
+            raise _explained(error, name, value) from error
 
 
 def read_xattrs(target: Target) -> dict[bytes, bytes]:
@@ -100,14 +97,12 @@ def replace_xattrs(target: Target, wanted: Mapping[bytes, bytes], *, in_userns: 
     apply_xattrs(target, changed, in_userns=in_userns)
 
 
-def _explain(error: OSError, name: bytes, value: bytes) -> None:
-    """Raise what says more than ``error``: ENOSPC also means that a value does not fit beside the inode."""
+def _explained(error: OSError, name: bytes, value: bytes) -> OSError:
+    """Say more in ``error``: the kernel has ENOSPC for a value that just does not fit beside the inode."""
     text = name.decode("utf-8", "backslashreplace")
-    if error.errno in (errno.ERANGE, errno.EINVAL):
-        raise UnsupportedMemberError(f"extended attribute {text!r}: {error.strerror}") from error
     if error.errno in (errno.ENOSPC, errno.E2BIG):
-        message = f"the file system has no room for extended attribute {text!r} of {len(value)} bytes"
-        raise StoreWriteError(message) from error
+        return OSError(errno.E2BIG, f"no room for extended attribute {text!r} of {len(value)} bytes")
+    return OSError(error.errno, f"extended attribute {text!r}: {error.strerror}")
 
 
 def _set(target: Target, name: bytes, value: bytes) -> None:

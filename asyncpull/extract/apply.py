@@ -1,0 +1,139 @@
+"""Apply a layer: its tar stream in, an overlay diff directory and a tar-split out, in one pass."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncpull.extract.confine import Root
+from asyncpull.extract.directories import Directories
+from asyncpull.extract.extractor import Extractor
+from asyncpull.extract.failure import store_error
+from asyncpull.extract.xattrs import DEFAULT_ACL
+from asyncpull.layer.split import SplitWriter
+from asyncpull.layer.stream import TarStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from asyncpull.extract.confine import Opener
+
+_UINT32 = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyOptions:
+    """How the tree is to be read later.
+
+    ``rootless``: in a user namespace, where marks are ``user.overlay.*``, devices are skipped, and attributes that are
+    not permitted left out. ``ignore_chown_errors``: what cannot be given to its owner stays ours.
+    """
+
+    rootless: bool
+    ignore_chown_errors: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What is known of a layer when all of it was applied.
+
+    ``diff_size`` is the length of the tar stream in bytes; ``uidset`` and ``gidset`` are the sorted owners of all
+    members but whiteouts (format 2.1); ``implied`` the canonical paths of directories without a member, from the top
+    down; ``entries`` how many members there were.
+    """
+
+    diff_size: int
+    uidset: tuple[int, ...]
+    gidset: tuple[int, ...]
+    implied: tuple[bytes, ...]
+    entries: int
+
+
+def apply_layer(
+    chunks: Iterable[bytes],
+    root: Path,
+    split_sink: Callable[[bytes], object],
+    options: ApplyOptions,
+    on_tar: Callable[[bytes], object],
+    *,
+    opener: Opener | None = None,
+) -> Applied:
+    """Apply the tar stream in ``chunks`` to the empty directory ``root``; its tar-split goes to ``split_sink``.
+
+    ``on_tar`` sees every chunk before it is parsed. The process's umask is 0 during the call. Of ``root`` itself
+    neither mode nor owner are changed. ``opener`` is how directories are opened, where the kernel is not to be asked
+    what it can. After an error the tree is of no use, and the caller removes it.
+
+    Raises LayerError for what the archive is to blame for, StoreError for the rest; what ``chunks``, ``on_tar`` and
+    ``split_sink`` raise goes through.
+    """
+    split = SplitWriter(split_sink)
+    stream = TarStream(split)
+    diff_size = 0
+    with _no_umask(), _extractor(root, options, opener) as extractor:
+        for chunk in chunks:
+            on_tar(chunk)
+            diff_size += len(chunk)
+            for part in stream.feed(chunk):
+                try:
+                    if isinstance(part, memoryview):
+                        extractor.write(part)
+                    else:
+                        extractor.begin(part)
+                except (OSError, ValueError, OverflowError) as error:
+                    raise extractor.explain(error) from error
+        stream.close()
+        split.close()
+        try:
+            extractor.finish()
+        except OSError as error:
+            raise extractor.explain(error) from error
+    return Applied(
+        diff_size=diff_size,
+        uidset=_id_set(uid for uid, _ in extractor.owners),
+        gidset=_id_set(gid for _, gid in extractor.owners),
+        implied=tuple(sorted(extractor.implied)),
+        entries=extractor.entries,
+    )
+
+
+def _id_set(ids: Iterable[int]) -> tuple[int, ...]:
+    """Cut IDs to 32 bits, as the Go writers do: others could not read the store's records any more."""
+    return tuple(sorted({each & _UINT32 for each in ids}))
+
+
+@contextmanager
+def _extractor(root: Path, options: ApplyOptions, opener: Opener | None) -> Iterator[Extractor]:
+    try:
+        confined = Root(root, opener)
+    except OSError as error:
+        raise store_error(error, root) from error
+    with confined, Directories(confined) as directories:
+        _drop_default_acl(confined, root)
+        extractor = Extractor(
+            root, directories, rootless=options.rootless, ignore_chown_errors=options.ignore_chown_errors
+        )
+        with extractor:
+            yield extractor
+
+
+def _drop_default_acl(confined: Root, root: Path) -> None:
+    """Everything below would inherit it, and the layer would not be what it is elsewhere."""
+    try:
+        os.removexattr(confined.fd, DEFAULT_ACL)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise store_error(error, root) from error
+
+
+@contextmanager
+def _no_umask() -> Iterator[None]:
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)

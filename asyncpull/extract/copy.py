@@ -1,0 +1,174 @@
+"""Copy the unpacked form of a layer that is in the store under another parent: same diff ID, so the same content.
+
+On overlay a diff directory depends on the archive alone, but for the directories that the archive only implies: those
+were made like the ones below the other parent, and must be made anew (``adopt_implied``). Which ones they are, the
+tar-split tells: it has the name of every entry.
+
+Content is shared by reflink where the file system can, else copied inside the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from asyncpull.extract.confine import Root
+from asyncpull.extract.failure import store_error
+from asyncpull.extract.tree import join, walk
+from asyncpull.extract.xattrs import apply_xattrs, opaque_name, path_of, read_xattrs
+from asyncpull.layer.changeset import clean_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_FICLONE: Final = 0x40049409
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_AT_ONCE: Final = 1 << 30
+_WHITEOUT: Final = b".wh."
+_UNABLE: Final = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
+
+
+def copy_tree(source: Path, destination: Path, *, in_userns: bool = False) -> None:
+    """Copy everything below ``source`` into the empty directory ``destination``.
+
+    Kept: content, modes, owners, times, hard links among the copied, extended attributes, devices, overlay's marks.
+    Of the root itself only an opaque mark is copied; its mode and owner come from the parent layer (format 4.2).
+    Raises StoreError.
+    """
+    with Root(source) as source_root, Root(destination) as destination_root:
+        copier = _Copier(source_root, destination_root, in_userns=in_userns)
+        try:
+            copier.run()
+        except OSError as error:
+            raise store_error(error, os.path.join(destination, os.fsdecode(copier.path))) from error
+
+
+def implied_directories(diff: Path, names: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return the directories below ``diff`` that no entry of the archive names, from the top down.
+
+    ``names`` are those of all entries, as they are in the archive. A directory that took the place of a whiteout of the
+    same layer does not count: what it replaced was deleted.
+    """
+    with Root(diff) as root:
+        present = {path for path, _, _ in walk(root)}
+        implied = present - {b""}
+        for name in names:
+            parent, _, last = (clean_name(name) or b"").rpartition(b"/")
+            if parent not in present:
+                try:
+                    parent = root.resolve(parent)
+                except OSError:
+                    continue
+            implied.discard(join(parent, last.removeprefix(_WHITEOUT)))
+    return tuple(sorted(implied))
+
+
+class _Copier:
+    def __init__(self, source: Root, destination: Root, *, in_userns: bool) -> None:
+        self._source, self._destination, self._in_userns = source, destination, in_userns
+        self._can_clone = self._can_copy = True
+        self._linked: dict[tuple[int, int], bytes] = {}
+        self.path = b""
+
+    def run(self) -> None:
+        """Make every directory private while it is filled; only then does it get what children could inherit."""
+        for path, source, listing in walk(self._source):
+            self.path = path
+            destination = self._destination.open_directory(path)
+            try:
+                for name, is_directory in listing:
+                    self.path = join(path, name)
+                    if is_directory:
+                        os.mkdir(name, 0o700, dir_fd=destination)
+                    else:
+                        self._copy_entry(name, source, destination)
+                self.path = path
+                self._finish_directory(source, destination, is_root=not path)
+            finally:
+                os.close(destination)
+
+    def _copy_entry(self, name: bytes, source: int, destination: int) -> None:
+        info = os.lstat(name, dir_fd=source)
+        if info.st_nlink > 1:
+            first = self._linked.setdefault((info.st_dev, info.st_ino), self.path)
+            if first != self.path:
+                self._link(first, name, destination)
+                return
+        if stat.S_ISREG(info.st_mode):
+            self._copy_file(name, info, source, destination)
+            return
+        if stat.S_ISLNK(info.st_mode):
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=destination)
+        else:
+            os.mknod(name, info.st_mode, info.st_rdev, dir_fd=destination)
+        os.chown(name, info.st_uid, info.st_gid, dir_fd=destination, follow_symlinks=False)
+        if not stat.S_ISLNK(info.st_mode):
+            os.chmod(name, info.st_mode & 0o7777, dir_fd=destination, follow_symlinks=False)
+        self._copy_xattrs(path_of(source, name), path_of(destination, name))
+        os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=destination, follow_symlinks=False)
+
+    def _link(self, first: bytes, name: bytes, destination: int) -> None:
+        parent, _, last = first.rpartition(b"/")
+        fd = self._destination.open_directory(parent)
+        try:
+            os.link(last, name, src_dir_fd=fd, dst_dir_fd=destination, follow_symlinks=False)
+        finally:
+            os.close(fd)
+
+    def _copy_file(self, name: bytes, info: os.stat_result, source: int, destination: int) -> None:
+        from_fd = os.open(name, _READ, dir_fd=source)
+        try:
+            to_fd = os.open(name, _CREATE, 0o600, dir_fd=destination)
+            try:
+                self._copy_content(from_fd, to_fd, info.st_size)
+                self._copy_metadata(from_fd, to_fd, info)
+            finally:
+                os.close(to_fd)
+        finally:
+            os.close(from_fd)
+
+    def _copy_content(self, source: int, destination: int, size: int) -> None:
+        """Try the best way first; what this pair of file systems cannot do is not tried again."""
+        if not size:
+            return
+        if self._can_clone:
+            try:
+                fcntl.ioctl(destination, _FICLONE, source)
+                return
+            except OSError as error:
+                if error.errno not in _UNABLE:
+                    raise
+                self._can_clone = False
+        while self._can_copy:
+            try:
+                if not os.copy_file_range(source, destination, _AT_ONCE):
+                    return
+            except OSError as error:
+                if error.errno not in _UNABLE:
+                    raise
+                self._can_copy = False
+        while os.sendfile(destination, source, None, _AT_ONCE):
+            pass
+
+    def _copy_metadata(self, source: int, destination: int, info: os.stat_result) -> None:
+        os.fchown(destination, info.st_uid, info.st_gid)
+        os.fchmod(destination, info.st_mode & 0o7777)
+        self._copy_xattrs(source, destination)
+        os.utime(destination, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+    def _finish_directory(self, source: int, destination: int, *, is_root: bool) -> None:
+        if not is_root:
+            self._copy_metadata(source, destination, os.fstat(source))
+            return
+        marks = {opaque_name(rootless=False), opaque_name(rootless=True)}
+        found = {name: value for name, value in read_xattrs(source).items() if name in marks}
+        apply_xattrs(destination, found, in_userns=self._in_userns)
+
+    def _copy_xattrs(self, source: int | bytes, destination: int | bytes) -> None:
+        if found := read_xattrs(source):
+            apply_xattrs(destination, found, in_userns=self._in_userns)

@@ -1,0 +1,92 @@
+"""Layers applied to directories of a test, by either way of opening directories."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncpull.extract.apply import Applied, ApplyOptions, apply_layer
+from asyncpull.extract.confine import Opener, has_openat2, open_by_kernel, open_by_steps
+from tests.support.tars import Entry, tar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that was applied."""
+
+    diff: Path
+    applied: Applied
+    tar_split: bytes
+
+    def info(self, name: str | bytes) -> os.stat_result:
+        """What is at ``name``, not followed."""
+        return os.lstat(os.path.join(os.fsencode(self.diff), os.fsencode(name)))
+
+    def xattrs(self, name: str) -> dict[str, bytes]:
+        path = self.diff / name
+        return {
+            each: os.getxattr(path, each, follow_symlinks=False) for each in os.listxattr(path, follow_symlinks=False)
+        }
+
+    def names(self) -> set[str]:
+        """Everything below the root."""
+        return {os.path.relpath(path, self.diff) for path in self.diff.rglob("*")}
+
+
+@dataclass(slots=True)
+class Layers:
+    """Applies layers, each to a new directory below ``home``, where nothing else may change."""
+
+    home: Path
+    opener: Opener | None = None
+    count: int = field(default=0)
+
+    def new_diff(self) -> Path:
+        self.count += 1
+        diff = self.home / str(self.count) / "diff"
+        diff.mkdir(parents=True)
+        return diff
+
+    def apply(
+        self,
+        layer: Iterable[Entry] | bytes,
+        *,
+        rootless: bool = False,
+        ignore_chown_errors: bool = False,
+        piece: int = 1 << 20,
+        diff: Path | None = None,
+    ) -> Layer:
+        """Apply an archive, or one made of entries, fed in pieces of that many bytes."""
+        data = layer if isinstance(layer, bytes) else tar(layer)
+        diff = diff or self.new_diff()
+        split: list[bytes] = []
+        seen: list[bytes] = []
+        applied = apply_layer(
+            (data[at : at + piece] for at in range(0, len(data), piece)),
+            diff,
+            split.append,
+            ApplyOptions(rootless=rootless, ignore_chown_errors=ignore_chown_errors),
+            seen.append,
+            opener=self.opener,
+        )
+        assert b"".join(seen) == data
+        return Layer(diff, applied, b"".join(split))
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> Layers:
+    return Layers(tmp_path)
+
+
+@pytest.fixture(params=[open_by_kernel, open_by_steps], ids=["openat2", "steps"])
+def layers_by_either_opener(request: pytest.FixtureRequest, tmp_path: Path) -> Layers:
+    if request.param is open_by_kernel and not has_openat2():
+        pytest.skip("no openat2 here")
+    return Layers(tmp_path, request.param)
