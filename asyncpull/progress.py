@@ -18,7 +18,10 @@ Events about a layer name it by its blob ``digest``. Sizes and positions are in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,12 @@ class PullStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Resolved(Event):
-    """The plan is made: so many layers are there already, so many bytes are to be fetched, so many are resumed."""
+    """The plan is made: so many layers are not to be fetched, and so many bytes are, less what is here already."""
 
     digest: str
     layers: int
     reused: int
     bytes_to_fetch: int
-    bytes_resumed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +151,16 @@ class Silent:
 
     def report(self, event: Event) -> None:
         """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """Tells one pull's events to a reporter."""
+
+    reporter: Reporter
+    pull: int
+    reference: str
+
+    def __call__(self, event: Callable[..., Event], **fields: object) -> None:
+        """Tell an event of this kind, with these fields."""
+        self.reporter.report(event(self.pull, self.reference, **fields))

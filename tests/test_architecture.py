@@ -18,10 +18,10 @@ PACKAGE = Path(asyncpull.__file__).parent
 LEVELS = [
     {"errors"},
     {"spec"},
-    {"layer", "plan", "progress", "ranges", "retry"},
+    {"layer", "plan", "progress", "ranges", "retry", "waiting"},
     {"http", "lockfile", "spool"},
     {"registry", "fetch", "extract", "store"},
-    {"source"},
+    {"source", "resolve", "stage"},
     {"pull"},
     {"demo"},
     {"cli"},

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from asyncpull.errors import WorkerError
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _RECEIVE = 1 << 16
+
+
+def _python_path() -> str:
+    """The search path for modules with this package on it, also where a program found it by a way of its own."""
+    package_parent = str(Path(__file__).parents[2])
+    return os.pathsep.join((package_parent, *filter(None, [os.environ.get("PYTHONPATH")])))
 
 
 class BlobFront:
@@ -44,6 +51,11 @@ class BlobFront:
         if position > self.position:
             self.position = position
             self._moved.set()
+
+    async def begun(self) -> None:
+        """Wait until there is something to read."""
+        while self.position == 0 and self.size:
+            await self._moved.wait()
 
     async def moved(self) -> int:
         """Wait until the front has moved since the last call, and return where it is."""
@@ -72,6 +84,7 @@ class Worker:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
+                    env={**os.environ, "PYTHONPATH": _python_path()},
                     start_new_session=True,
                 )
             except OSError as error:

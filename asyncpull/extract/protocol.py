@@ -60,6 +60,7 @@ class CopyJob:
     source_tar_split: str
     diff: str
     tar_split: str
+    rootless: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class AdoptJob:
 
     diffs: tuple[str, ...]
     implied: Mapping[int, tuple[bytes, ...]]
+    rootless: bool
 
 
 @dataclass(frozen=True, slots=True)

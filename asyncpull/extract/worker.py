@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import queue
+import shutil
 import socket
 import sys
 import threading
@@ -32,7 +33,7 @@ from asyncpull.errors import (
     WorkerError,
 )
 from asyncpull.extract.apply import ApplyOptions, apply_layer
-from asyncpull.extract.copy import copy_layer
+from asyncpull.extract.copy import copy_tree, implied_directories
 from asyncpull.extract.implied import adopt_implied
 from asyncpull.extract.protocol import (
     AdoptJob,
@@ -48,6 +49,7 @@ from asyncpull.extract.protocol import (
     receive,
 )
 from asyncpull.layer.codec import Inflater
+from asyncpull.layer.split import Contents, read_split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,11 +211,21 @@ def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) 
     )
 
 
+def copy(job: CopyJob) -> tuple[bytes, ...]:
+    """Do a CopyJob; the names in the tar-split tell which directories the archive only implies."""
+    tar_split = Path(job.source_tar_split)
+    copy_tree(Path(job.source_diff), Path(job.diff), in_userns=job.rootless)
+    shutil.copyfile(tar_split, job.tar_split)
+    with tar_split.open("rb") as file:
+        names = [entry.name for entry in read_split(file) if isinstance(entry, Contents)]
+    return implied_directories(Path(job.diff), names)
+
+
 def adopt(job: AdoptJob) -> None:
     """Do an AdoptJob from the base layer up, because a layer may take what the one below it has just been given."""
     diffs = [Path(diff) for diff in job.diffs]
     for index in sorted(job.implied):
-        adopt_implied(diffs[index], job.implied[index], diffs[:index][::-1])
+        adopt_implied(diffs[index], job.implied[index], diffs[:index][::-1], rootless=job.rootless)
 
 
 def run_job(job: Job, fds: list[int], front: BlobFront, sock: socket.socket) -> object:
@@ -222,8 +234,9 @@ def run_job(job: Job, fds: list[int], front: BlobFront, sock: socket.socket) -> 
         if isinstance(job, ApplyJob):
             return extract(job, fds[0], front, sock)
         if isinstance(job, CopyJob):
-            return copy_layer(Path(job.source_diff), Path(job.source_tar_split), Path(job.diff), Path(job.tar_split))
-        return adopt(job)
+            return copy(job)
+        adopt(job)
+        return None
     except AsyncpullError as error:
         return Failed(error)
     except OSError as error:

@@ -1,0 +1,224 @@
+"""A pull, from a reference to an image in the store. This is the only module that knows the order of the stages::
+
+    resolve   reference -> index? -> manifest -> config                                resolve, source
+    plan      per layer: reuse, copy or fetch                                          plan
+    stage     the download and the extraction of a layer overlap, layers run together  stage, fetch, extract
+    commit    in order, under one short lock                                           store
+
+Nothing is visible in the store before blob digest, size and diff ID of every layer have matched (``stage``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from asyncpull.errors import NotInStoreError, SourceError
+from asyncpull.extract.pool import WorkerPool
+from asyncpull.fetch.fetcher import Fetcher
+from asyncpull.fetch.scheduler import SchedulerLimits
+from asyncpull.plan import LayerAction, PulledImage, PulledLayer, PullPlan, PullPolicy, ResolvedImage, plan_pull
+from asyncpull.progress import (
+    CommitCompleted,
+    CommitStarted,
+    PullCompleted,
+    PullFailed,
+    PullStarted,
+    Reporter,
+    Resolved,
+    Silent,
+    Teller,
+)
+from asyncpull.registry.client import RegistryClient
+from asyncpull.resolve import resolve_image, resolved_from_store
+from asyncpull.source.registry import RegistrySource
+from asyncpull.spec.platform import host_platform
+from asyncpull.spec.reference import Reference, parse_reference
+from asyncpull.stage import LayerStager, StagedStep
+from asyncpull.store.staging import NewImage
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from asyncpull.registry.config import RegistryAccess
+    from asyncpull.spec.platform import Platform
+    from asyncpull.spec.source import Source
+    from asyncpull.store.store import Store
+    from asyncpull.store.views import ImageRecord
+
+# How often a plan is made again because somebody removed a layer that it reuses.
+_ATTEMPTS = 3
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds for one Puller, however many pulls it does at once.
+
+    ``max_parallel_downloads`` counts blobs on their way; ``workers`` extracting processes, None is cores + 2.
+    """
+
+    max_parallel_downloads: int = 6
+    workers: int | None = None
+
+
+class Puller:
+    """Pulls images into ``store``; an async context manager, and one scheduler for all pulls made through it.
+
+    ``platform`` is that of this machine unless given. ``access`` says how registries are trusted and where
+    credentials are. ``reporter`` hears of every pull's progress, on the event loop. A Puller belongs to the event
+    loop that entered it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        platform: Platform | None = None,
+        access: RegistryAccess | None = None,
+        limits: Limits | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self._store = store
+        self._platform = platform or host_platform()
+        self._client = RegistryClient(access)
+        self._fetcher = Fetcher(store.spool_root, limits=SchedulerLimits(limits.max_parallel_downloads))
+        self._pool = WorkerPool(limits.workers)
+        self._reporter = reporter or Silent()
+        self._numbers = itertools.count(1)
+        self._exits = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as entered:
+            for part in (self._pool, self._client, self._fetcher):
+                await entered.enter_async_context(part)
+            self._exits = entered.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._exits.aclose()
+
+    async def pull(self, reference: str | Reference, *, when: PullPolicy = PullPolicy.ALWAYS) -> PulledImage:
+        """Pull what ``reference`` names, unless ``when`` says that what the store has will do.
+
+        After it returns the image is in the store under that name, whole, and survives a power cut. After an error,
+        or a cancellation, the store lists what it listed before; what was received stays for the next pull.
+
+        Raises InvalidReferenceError; SourceError if the registry does not give it; DocumentError, IntegrityError,
+        LayerError if what it gives is refused; StoreError; NotInStoreError for NEVER; WorkerError.
+        """
+        wanted = parse_reference(reference) if isinstance(reference, str) else reference
+        tell = Teller(self._reporter, next(self._numbers), str(reference))
+        started = time.monotonic()
+        tell(PullStarted)
+        try:
+            source = RegistrySource(self._client, wanted)
+            image = await self._image_that_will_do(wanted, source, when)
+            if image is None:
+                image = await resolve_image(source, wanted, self._platform)
+                plan, steps = await self._bring_in(image, source, tell)
+            else:
+                plan, steps = plan_pull(image, await self._store.snapshot()), []
+        except BaseException as error:
+            tell(PullFailed, reason=str(error) or type(error).__name__)
+            raise
+        pulled = _pulled_image(str(reference), plan, steps, time.monotonic() - started)
+        tell(PullCompleted, image_id=pulled.id, bytes_fetched=pulled.bytes_fetched, seconds=pulled.seconds)
+        return pulled
+
+    async def _bring_in(self, image: ResolvedImage, source: Source, tell: Teller) -> tuple[PullPlan, list[StagedStep]]:
+        """Plan, stage and commit; again, if a layer that was to be reused has gone in the meantime."""
+        async with self._store.image_lock(image.manifest.digest):
+            for attempt in itertools.count(1):
+                plan = plan_pull(image, await self._store.snapshot())
+                tell(
+                    Resolved,
+                    digest=str(image.digest),
+                    layers=len(plan.steps),
+                    reused=len(plan.steps) - len(plan.having(LayerAction.FETCH)),
+                    bytes_to_fetch=plan.bytes_to_fetch,
+                )
+                try:
+                    async with self._store.stage() as staging:
+                        stager = LayerStager(self._store, staging, source, self._fetcher, self._pool, tell)
+                        steps = await stager.stage(plan)
+                        tell(CommitStarted)
+                        await self._store.commit(staging, _new_image(image, steps))
+                        tell(CommitCompleted)
+                    break
+                except NotInStoreError:
+                    if attempt == _ATTEMPTS:
+                        raise
+                    _log.info("a layer went away while it was to be reused, planning again", image=str(image.reference))
+        for step in plan.having(LayerAction.FETCH):
+            await self._fetcher.discard(step.blob.digest)
+        return plan, steps
+
+    async def _image_that_will_do(self, wanted: Reference, source: Source, when: PullPolicy) -> ResolvedImage | None:
+        """What the store has under this name, if ``when`` is content with it. Raises NotInStoreError for NEVER."""
+        if when is PullPolicy.ALWAYS:
+            return None
+        try:
+            record = await self._store.image(wanted.store_name)
+        except NotInStoreError as error:
+            if when is PullPolicy.NEVER:
+                raise NotInStoreError(f"{wanted} is not in the store", hint="pull it without --pull never") from error
+            return None
+        if when is PullPolicy.NEWER:
+            try:
+                if str(await source.digest()) not in record.digests:
+                    return None
+            except SourceError as error:
+                _log.warning("cannot ask for a newer image, using the one in the store", reason=str(error))
+        return await self._stored_image(wanted, record)
+
+    async def _stored_image(self, wanted: Reference, record: ImageRecord) -> ResolvedImage:
+        index_key = f"manifest-{record.digest}"
+        return resolved_from_store(
+            wanted,
+            manifest=await self._store.big_data(record, "manifest"),
+            config=await self._store.big_data(record, f"sha256:{record.id}"),
+            index=await self._store.big_data(record, index_key) if index_key in record.big_data_names else None,
+        )
+
+
+def _new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:
+    """The image record to commit; its big data in podman's order (format, section 6.4)."""
+    manifest = image.manifest
+    documents = [(str(manifest.config.digest), image.config.raw)]
+    if image.index is not None:
+        documents.append((f"manifest-{image.index.digest}", image.index.raw))
+    documents += [(f"manifest-{manifest.digest}", manifest.raw), ("manifest", manifest.raw)]
+    return NewImage(
+        id=image.id,
+        digest=image.digest,
+        names=(image.reference.store_name,),
+        layers=tuple(step.layer for step in steps),
+        big_data=tuple(documents),
+        created=image.config.created,
+    )
+
+
+def _pulled_image(reference: str, plan: PullPlan, steps: list[StagedStep], seconds: float) -> PulledImage:
+    layers = tuple(
+        PulledLayer(step.id, step.blob.digest, step.diff_id, step.blob.size, step.action is not LayerAction.FETCH)
+        for step in plan.steps
+    )
+    return PulledImage(
+        reference=reference,
+        id=plan.image.id,
+        digest=plan.image.digest,
+        layers=layers,
+        bytes_fetched=sum(step.fetched for step in steps),
+        bytes_resumed=sum(step.resumed for step in steps),
+        seconds=seconds,
+    )

@@ -1,0 +1,209 @@
+"""Staging the layers of one plan: each is fetched and extracted at the same time, or copied, all of them together.
+
+What comes out are the layers to commit, from the base layer up. A fetched one is made from ``Extracted``, which a
+worker answers if and only if blob digest, blob size and diff ID are right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from asyncpull.errors import DigestMismatchError, IntegrityError, LayerError, NotInStoreError, StoreError
+from asyncpull.extract.pool import BlobFront
+from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted
+from asyncpull.plan import LayerAction
+from asyncpull.progress import (
+    ExtractAdvanced,
+    ExtractCompleted,
+    ExtractStarted,
+    FetchAdvanced,
+    FetchCompleted,
+    FetchRetried,
+    FetchStarted,
+    LayerReused,
+)
+from asyncpull.store.staging import NewLayer
+from asyncpull.waiting import run_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncpull.extract.pool import WorkerPool
+    from asyncpull.fetch.fetcher import Fetcher, FetchingBlob
+    from asyncpull.plan import LayerStep, PullPlan
+    from asyncpull.progress import Teller
+    from asyncpull.spec.manifest import Descriptor
+    from asyncpull.spec.source import Source
+    from asyncpull.store.staging import StagedLayer, Staging
+    from asyncpull.store.store import Store
+
+# An event about a blob for every so many bytes of it, or every hundredth of it if that is more.
+_TELL_BYTES = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class StagedStep:
+    """A step that was done.
+
+    ``implied`` are the directories that the archive only implies. ``fetched`` bytes of the blob came over the network
+    now, ``resumed`` bytes were here from an earlier pull.
+    """
+
+    layer: NewLayer
+    implied: tuple[bytes, ...] = ()
+    fetched: int = 0
+    resumed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStager:
+    """Does the steps of one plan, in one staging area of a store."""
+
+    store: Store
+    staging: Staging
+    source: Source
+    fetcher: Fetcher
+    pool: WorkerPool
+    tell: Teller
+
+    async def stage(self, plan: PullPlan) -> list[StagedStep]:
+        """Do all steps. Raises what the first one that failed raised, when all others have ended.
+
+        That is a SourceError, IntegrityError, LayerError, StoreError or WorkerError.
+        """
+        self.pool.prepare(len(plan.steps) - len(plan.having(LayerAction.REUSE)))
+        steps = await run_all(self._stage_step(step) for step in plan.steps)
+        await self._adopt(steps)
+        return steps
+
+    async def _stage_step(self, step: LayerStep) -> StagedStep:
+        if step.action is LayerAction.REUSE:
+            self.tell(LayerReused, digest=str(step.blob.digest), size=step.blob.size)
+            return StagedStep(NewLayer(step.id, step.parent, None, step.diff_id))
+        if step.action is LayerAction.COPY and step.copy_from is not None:
+            try:
+                return await self._copy(step, step.copy_from)
+            except NotInStoreError:
+                pass  # somebody removed the layer while it was copied; it can still be fetched
+        return await self._fetch(step)
+
+    async def _copy(self, step: LayerStep, other: str) -> StagedStep:
+        """Copy the layer ``other``. Raises NotInStoreError unless it was in the store, whole, until the end."""
+        source = await self.store.layer_content(other)
+        staged = self.staging.new_layer(step.parent)
+        job = CopyJob(
+            source_diff=str(source.diff),
+            source_tar_split=str(source.tar_split),
+            diff=str(staged.diff),
+            tar_split=str(staged.tar_split),
+            rootless=self.store.config.rootless,
+        )
+        try:
+            implied = await self.pool.run(job, self.staging.lock_fds)
+        except StoreError:
+            await self.store.layer_content(other)  # if it is gone, that was the reason
+            raise
+        if await self.store.layer_content(other) != source:
+            raise NotInStoreError(f"layer {other} was replaced while it was copied")
+        self.tell(LayerReused, digest=str(step.blob.digest), size=step.blob.size)
+        return StagedStep(source.as_new_layer(step.id, step.parent, staged), cast("tuple[bytes, ...]", implied))
+
+    async def _fetch(self, step: LayerStep, *, afresh: bool = False) -> StagedStep:
+        """Fetch and extract a layer; once more from its first byte, if what an earlier pull left may be to blame."""
+        digest = str(step.blob.digest)
+        front = BlobFront(step.blob.size)
+        async with self.fetcher.open(
+            step.blob,
+            self.source,
+            on_front=self._teller(FetchAdvanced, step.blob, front.advance),
+            on_retry=lambda reason, delay: self.tell(FetchRetried, digest=digest, reason=reason, delay=delay),
+            afresh=afresh,
+        ) as blob:
+            front.advance(blob.front)
+            self.tell(FetchStarted, digest=digest, size=step.blob.size, position=blob.front)
+            try:
+                staged, extracted = await self._extract(step, blob, front)
+                return self._staged_step(step, staged, extracted, blob)
+            except (IntegrityError, LayerError) as error:
+                failure = error
+        await self.fetcher.discard(step.blob.digest)
+        if isinstance(failure, DigestMismatchError) and blob.resumed and not afresh:
+            return await self._fetch(step, afresh=True)
+        raise failure
+
+    async def _extract(self, step: LayerStep, blob: FetchingBlob, front: BlobFront) -> tuple[StagedLayer, Extracted]:
+        """Have a worker extract the blob while it arrives."""
+        staged = self.staging.new_layer(step.parent)
+        digest = str(step.blob.digest)
+
+        async def arrival() -> None:
+            await blob.completed()
+            self.tell(FetchCompleted, digest=digest, size=step.blob.size)
+
+        async def extraction() -> object:
+            await front.begun()
+            self.tell(ExtractStarted, digest=digest, size=step.blob.size)
+            job = ApplyJob(
+                blob=step.blob.digest,
+                size=step.blob.size,
+                diff_id=step.diff_id,
+                diff=str(staged.diff),
+                tar_split=str(staged.tar_split),
+                front=front.position,
+                rootless=self.store.config.rootless,
+                ignore_chown_errors=self.store.config.ignore_chown_errors,
+            )
+            on_advance = self._teller(ExtractAdvanced, step.blob)
+            return await self.pool.run(job, (blob.fd, *self.staging.lock_fds), front, on_advance)
+
+        _, result = await run_all((arrival(), extraction()))
+        extracted = cast("Extracted", result)
+        self.tell(ExtractCompleted, digest=digest, size=extracted.diff_size)
+        return staged, extracted
+
+    def _staged_step(
+        self, step: LayerStep, staged: StagedLayer, extracted: Extracted, blob: FetchingBlob
+    ) -> StagedStep:
+        layer = NewLayer(
+            id=step.id,
+            parent=step.parent,
+            staged=staged,
+            diff_digest=step.diff_id,
+            diff_size=extracted.diff_size,
+            compressed_digest=step.blob.digest,
+            compressed_size=step.blob.size,
+            compression=extracted.compression,
+            uidset=extracted.uidset,
+            gidset=extracted.gidset,
+        )
+        return StagedStep(layer, extracted.implied, 0 if blob.is_shared else blob.fetched, blob.resumed)
+
+    async def _adopt(self, steps: list[StagedStep]) -> None:
+        """Let directories that a layer only implies be what they are in the layers below it."""
+        implied = {index: step.implied for index, step in enumerate(steps) if index and step.implied}
+        if not implied:
+            return
+        diffs = [
+            str(step.layer.staged.diff if step.layer.staged else self.store.diff_path(step.layer.id)) for step in steps
+        ]
+        await self.pool.run(AdoptJob(tuple(diffs), implied, self.store.config.rootless), self.staging.lock_fds)
+
+    def _teller(
+        self,
+        event: type[FetchAdvanced | ExtractAdvanced],
+        blob: Descriptor,
+        also: Callable[[int], None] = lambda position: None,
+    ) -> Callable[[int], None]:
+        """A listener that tells of a blob's progress now and then, and hands every position to ``also``."""
+        stride = max(_TELL_BYTES, blob.size // 100)
+        told = 0
+
+        def listen(position: int) -> None:
+            nonlocal told
+            also(position)
+            if position - told >= stride or position == blob.size:
+                told = position
+                self.tell(event, digest=str(blob.digest), position=position)
+
+        return listen

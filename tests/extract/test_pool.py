@@ -1,0 +1,276 @@
+"""Workers seen from the event loop: real processes, real layers, and what is left when they fail or are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncpull.errors import (
+    DiffIDMismatchError,
+    DigestMismatchError,
+    MalformedLayerError,
+    StoreWriteError,
+    UnsupportedMemberError,
+    WorkerError,
+)
+from asyncpull.extract.pool import BlobFront, WorkerPool
+from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted
+from asyncpull.layer.codec import Compression
+from asyncpull.layer.split import read_split, rebuild
+from asyncpull.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OWNER = {"uid": os.geteuid(), "gid": os.getegid()}
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    """A tar stream with these files, owned by whoever runs the test."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.mtime = len(content), 0o644, 1_000_000_000
+            info.uid, info.gid = OWNER["uid"], OWNER["gid"]
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+class Layer:
+    """A blob in a file, and the staging it goes to."""
+
+    def __init__(self, directory: Path, stream: bytes, blob: bytes | None = None) -> None:
+        directory.mkdir()
+        self.stream, self.blob = stream, gzip.compress(stream) if blob is None else blob
+        self.diff, self.tar_split = directory / "diff", directory / "split.gz"
+        self.diff.mkdir()
+        (directory / "blob").write_bytes(self.blob)
+        self.fd = os.open(directory / "blob", os.O_RDONLY)
+
+    @property
+    def job(self) -> ApplyJob:
+        return ApplyJob(
+            blob=Digest.of(self.blob),
+            size=len(self.blob),
+            diff_id=Digest.of(self.stream),
+            diff=str(self.diff),
+            tar_split=str(self.tar_split),
+            front=len(self.blob),
+            rootless=os.geteuid() != 0,
+        )
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Iterator[Layer]:
+    made = Layer(tmp_path / "layer", tar({"a/b": b"content" * 5000, "c": b"", "d": os.urandom(3 << 20)}))
+    yield made
+    os.close(made.fd)
+
+
+async def test_extracts_and_verifies(layer: Layer) -> None:
+    positions: list[int] = []
+    async with WorkerPool(1) as pool:
+        result = await pool.run(layer.job, (layer.fd,), on_advance=positions.append)
+    assert isinstance(result, Extracted)
+    assert result.diff_size == len(layer.stream)
+    assert result.compression == Compression.GZIP
+    assert result.implied == (b"a",)
+    assert (result.uidset, result.gidset) == ((OWNER["uid"],), (OWNER["gid"],))
+    assert positions == sorted(positions)
+    assert positions[-1] == len(layer.blob)
+    assert (layer.diff / "a/b").read_bytes() == b"content" * 5000
+    with layer.tar_split.open("rb") as split:
+        again = b"".join(rebuild(read_split(split), lambda name: (layer.diff / os.fsdecode(name)).open("rb")))
+    assert hashlib.sha256(again).hexdigest() == layer.job.diff_id.encoded
+
+
+async def test_reads_along_the_front(layer: Layer) -> None:
+    """The worker gets the blob's front in steps, and is never ahead of it."""
+    front = BlobFront(len(layer.blob))
+    positions: list[int] = []
+    async with WorkerPool(1) as pool:
+        task = asyncio.create_task(pool.run(replace(layer.job, front=0), (layer.fd,), front, positions.append))
+        for position in range(0, len(layer.blob), 300_000):
+            front.advance(position)
+            await asyncio.sleep(0)
+            assert all(seen <= max(position, 0) for seen in positions)
+        assert not task.done()
+        front.advance(len(layer.blob))
+        assert isinstance(await task, Extracted)
+
+
+async def test_a_worker_takes_one_job_after_another(layer: Layer, tmp_path: Path) -> None:
+    others = [Layer(tmp_path / str(n), tar({f"f{n}": b"x"})) for n in range(5)]
+    async with WorkerPool(2) as pool:
+        pool.prepare(9)
+        await asyncio.gather(*(pool.run(other.job, (other.fd,)) for other in others))
+    for n, other in enumerate(others):
+        assert (other.diff / f"f{n}").read_bytes() == b"x"
+        os.close(other.fd)
+
+
+async def test_damaged_bytes_are_a_wrong_digest_whatever_the_stream_says(layer: Layer) -> None:
+    damaged = bytearray(layer.blob)
+    damaged[len(damaged) // 2] ^= 0x40
+    path = layer.diff.parent / "blob"
+    path.write_bytes(damaged)
+    async with WorkerPool(1) as pool:
+        with pytest.raises(DigestMismatchError) as caught:
+            await pool.run(layer.job, (layer.fd,))
+    assert caught.value.expected == str(Digest.of(layer.blob))
+    assert caught.value.actual == str(Digest.of(bytes(damaged)))
+
+
+async def test_wrong_diff_id(layer: Layer) -> None:
+    async with WorkerPool(1) as pool:
+        with pytest.raises(DiffIDMismatchError):
+            await pool.run(replace(layer.job, diff_id=Digest.of(b"another")), (layer.fd,))
+
+
+@pytest.mark.parametrize(
+    ("stream", "blob", "error"),
+    [
+        (b"", b"\x1f\x8b\x08\x00 no gzip", MalformedLayerError),
+        (b"", gzip.compress(tar({"a": b"x"}))[:-20], MalformedLayerError),
+        (b"x" * 1024, None, MalformedLayerError),
+        (tar({"../../etc/x": b"x"}), None, UnsupportedMemberError),
+    ],
+)
+async def test_a_right_digest_leaves_the_publisher_to_blame(
+    tmp_path: Path, stream: bytes, blob: bytes | None, error: type[Exception]
+) -> None:
+    hostile = Layer(tmp_path / "layer", stream, blob)
+    async with WorkerPool(1) as pool:
+        with pytest.raises(error):
+            await pool.run(hostile.job, (hostile.fd,))
+        good = Layer(tmp_path / "good", tar({"f": b"x"}))
+        assert isinstance(await pool.run(good.job, (good.fd,)), Extracted)  # the worker is none the worse
+        os.close(good.fd)
+    os.close(hostile.fd)
+
+
+async def test_a_staging_that_cannot_be_written(layer: Layer) -> None:
+    layer.tar_split.write_bytes(b"in the way")
+    async with WorkerPool(1) as pool:
+        with pytest.raises(StoreWriteError, match="File exists"):
+            await pool.run(layer.job, (layer.fd,))
+
+
+async def test_a_cancelled_job_leaves_no_worker(layer: Layer) -> None:
+    async with WorkerPool(1) as pool:
+        task = asyncio.create_task(pool.run(replace(layer.job, front=100), (layer.fd,), BlobFront(len(layer.blob))))
+        while not layer.tar_split.exists():
+            await asyncio.sleep(0.005)
+        before = children()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(children()) == len(before) - 1
+        layer.tar_split.unlink()
+        assert isinstance(await pool.run(layer.job, (layer.fd,)), Extracted)  # in a new one
+    assert not children() & before
+
+
+async def test_a_waiting_job_can_be_cancelled(layer: Layer, tmp_path: Path) -> None:
+    other = Layer(tmp_path / "other", tar({"f": b"x"}))
+    front = BlobFront(len(layer.blob))
+    async with WorkerPool(1) as pool:
+        busy = asyncio.create_task(pool.run(replace(layer.job, front=100), (layer.fd,), front))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(pool.run(other.job, (other.fd,)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        front.advance(len(layer.blob))
+        assert isinstance(await busy, Extracted)
+        assert isinstance(await pool.run(other.job, (other.fd,)), Extracted)
+    os.close(other.fd)
+
+
+async def test_a_worker_that_dies_is_an_error_and_is_replaced(layer: Layer) -> None:
+    before = children()
+    async with WorkerPool(1) as pool:
+        task = asyncio.create_task(pool.run(replace(layer.job, front=100), (layer.fd,), BlobFront(len(layer.blob))))
+        while not layer.tar_split.exists():
+            await asyncio.sleep(0.005)
+        (worker,) = children() - before
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="killed by signal 9"):
+            await task
+        layer.tar_split.unlink()
+        assert isinstance(await pool.run(layer.job, (layer.fd,)), Extracted)
+    assert children() == before
+
+
+def test_a_worker_ends_with_the_process_that_started_it() -> None:
+    code = (
+        "import asyncio, os; from asyncpull.extract.pool import Worker;"
+        "w = Worker.start(); print(w.process.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    parent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    worker = int(parent.stdout)
+    for _ in range(500):
+        if not is_alive(worker):
+            return
+        signal.sigtimedwait([], 0.02)
+    pytest.fail(f"worker {worker} outlived its parent")
+
+
+async def test_copies_a_layer_and_tells_what_it_implies(layer: Layer, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    async with WorkerPool(1) as pool:
+        await pool.run(layer.job, (layer.fd,))
+        job = CopyJob(
+            source_diff=str(layer.diff),
+            source_tar_split=str(layer.tar_split),
+            diff=str(copy),
+            tar_split=str(tmp_path / "copy.gz"),
+            rootless=os.geteuid() != 0,
+        )
+        assert await pool.run(job) == (b"a",)
+    assert (copy / "d").read_bytes() == (layer.diff / "d").read_bytes()
+    assert (tmp_path / "copy.gz").read_bytes() == layer.tar_split.read_bytes()
+
+
+async def test_implied_directories_are_adopted_from_the_base_up(tmp_path: Path) -> None:
+    """The top layer takes what the middle one has only just been given."""
+    diffs = [tmp_path / name for name in ("base", "middle", "top")]
+    for diff in diffs:
+        (diff / "a/b").mkdir(parents=True)
+    (diffs[0] / "a").chmod(0o751)
+    (diffs[0] / "a/b").chmod(0o1777)
+    async with WorkerPool(1) as pool:
+        implied = {1: (b"a", b"a/b"), 2: (b"a", b"a/b")}
+        await pool.run(AdoptJob(tuple(map(str, diffs)), implied, rootless=os.geteuid() != 0))
+    assert [(diff / "a").stat().st_mode & 0o7777 for diff in diffs] == [0o751] * 3
+    assert [(diff / "a/b").stat().st_mode & 0o7777 for diff in diffs] == [0o1777] * 3
+
+
+def children() -> set[int]:
+    """The processes that this one has started and not yet reaped."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
