@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import StoreError
-from asyncpull.store.files import disk_errors, make_directory
+from asyncpull.store.files import disk_errors
 from asyncpull.store.records import CONTAINERS, Raw, format_time
-from asyncpull.store.removal import remove_tree
 from asyncpull.store.table import Table
+from asyncpull.store.trees import remove_tree
 from asyncpull.store.views import ContainerRecord
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class ContainerWriter:
         """Raise StoreError if a container has this name."""
         for container in self.rows.by_id.values():
             if name in container.names:
-                raise StoreError(f"the name {name!r} is taken by container {container.id[:12]}", hint="choose another name")
+                raise StoreError(
+                    f"the name {name!r} is taken by container {container.id[:12]}", hint="choose another name"
+                )
 
     def add(self, record: Raw) -> ContainerRecord:
         """Record a container."""
@@ -93,17 +96,8 @@ def new_container(container_id: str, name: str, image: ImageRecord, layer_id: st
     }
 
 
-def make_run_directories(run_root: Path) -> None:
-    """Make the run root of a store."""
-    with disk_errors(run_root):
-        run_root.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        make_directory(run_root, 0o700)
-
-
 def _is_alive(pid: int) -> bool:
     try:
-        import os
-
         os.kill(pid, 0)
     except ProcessLookupError:
         return False

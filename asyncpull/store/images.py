@@ -22,8 +22,8 @@ from asyncpull.store.records import (
     names_removed,
     updated,
 )
-from asyncpull.store.removal import remove_tree
 from asyncpull.store.table import Table, find
+from asyncpull.store.trees import remove_tree
 from asyncpull.store.views import ImageRecord
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from asyncpull.lockfile import LockedFile
     from asyncpull.store.staging import NewImage
     from asyncpull.store.table import Rows
-    from asyncpull.store.views import ContainerRecord, LayerRecord
 
 
 class Images:
@@ -138,26 +137,6 @@ def find_image(rows: Rows[ImageRecord], target: str) -> ImageRecord | None:
     return find(rows, lambda image: image.names, target) or _find_by_end(rows, target)
 
 
-def layers_to_remove(
-    image: ImageRecord,
-    images: Iterable[ImageRecord],
-    layers: Mapping[str, LayerRecord],
-    containers: Iterable[ContainerRecord],
-) -> list[str]:
-    """The layers that nobody needs when ``image`` is gone, children before parents."""
-    tops = {layer for other in images if other.id != image.id for layer in (other.layer, *other.mapped_layers)}
-    kept = tops | {container.layer for container in containers}
-    children: dict[str | None, set[str]] = {}
-    for layer in layers.values():
-        children.setdefault(layer.parent, set()).add(layer.id)
-    removable = [layer for layer in image.mapped_layers if layer in layers and layer not in kept]
-    top = image.layer
-    while top and top in layers and top not in kept and children.get(top, set()) <= set(removable):
-        removable.append(top)
-        top = layers[top].parent
-    return removable
-
-
 def _find_named(rows: Rows[ImageRecord], text: str) -> ImageRecord | None:
     try:
         reference = parse_reference(text)
@@ -172,16 +151,12 @@ def _find_named(rows: Rows[ImageRecord], text: str) -> ImageRecord | None:
 
 
 def _find_by_end(rows: Rows[ImageRecord], target: str) -> ImageRecord | None:
-    """``org/app`` finds ``quay.io/org/app:latest``: whole components at the end of the repository, and the tag."""
     name, at, digest = target.partition("@")
-    path, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:
-        path, tag = name, "latest"
     found = {
         image.id: image
         for image in rows.by_id.values()
         for own in image.names
-        if f"/{_repository(own)}".endswith(f"/{path}") and (digest in image.digests if at else own.endswith(f":{tag}"))
+        if (_ends_with(own, f"{name}:{_tag(own)}") and digest in image.digests if at else _ends_with(own, target))
     }
     if len(found) > 1:
         raise StoreError(
@@ -190,11 +165,38 @@ def _find_by_end(rows: Rows[ImageRecord], target: str) -> ImageRecord | None:
     return next(iter(found.values()), None)
 
 
+def _ends_with(name: str, end: str) -> bool:
+    """``quay.io/org/app:latest`` ends with ``org/app``: whole components of the repository, and tag or ``latest``."""
+    repository, tag = _repository(end), _tag(end) or "latest"
+    return _tag(name) == tag and f"/{_repository(name)}".endswith(f"/{repository}")
+
+
+def own_name(image: ImageRecord, text: str) -> str | None:
+    """The name of an image that ``text`` means, if it means one of its names and not its ID."""
+    for candidate in (f"localhost/{text}", text):
+        try:
+            stored = parse_reference(candidate).store_name
+        except InvalidReferenceError:
+            continue
+        if stored in image.names:
+            return stored
+    if text in image.names:
+        return text
+    ends = [name for name in image.names if _ends_with(name, text)]
+    return ends[0] if ends else None
+
+
 def _repository(name: str) -> str:
-    """A stored name without its tag or digest."""
+    """A name without its tag or digest."""
     name = name.partition("@")[0]
     before, colon, tag = name.rpartition(":")
     return before if colon and "/" not in tag else name
+
+
+def _tag(name: str) -> str:
+    """The tag of a name, "" if it has none."""
+    name = name.partition("@")[0]
+    return name[len(_repository(name)) + 1 :]
 
 
 def _named(names: list[str], history: list[str]) -> dict[str, object]:

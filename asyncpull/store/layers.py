@@ -23,9 +23,9 @@ from asyncpull.errors import NoSpaceError, NotInStoreError, StoreError
 from asyncpull.store.driver import Parent
 from asyncpull.store.files import disk_errors, sync_file
 from asyncpull.store.records import LAYERS, Raw, format_time
-from asyncpull.store.removal import remove_tree
 from asyncpull.store.table import Table
 from asyncpull.store.tempdirs import TempDir, remove_abandoned
+from asyncpull.store.trees import remove_tree
 from asyncpull.store.views import LayerRecord
 
 if TYPE_CHECKING:

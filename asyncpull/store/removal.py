@@ -1,76 +1,103 @@
-"""Remove a whole tree that somebody else made: without following links, whatever its modes, however deep."""
+"""Removing images and containers: what may go, what goes with it, and in which order.
+
+All of it runs with every lock of records held exclusively.
+"""
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
 from typing import TYPE_CHECKING
 
+from asyncpull.errors import InUseError, StoreError
+from asyncpull.store.images import own_name
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
-# One descriptor is open per level. A directory below this depth is moved to the top first, so that a tree of a
-# thousand levels needs no more descriptors than one of this many.
-_DEPTH_LIMIT = 64
+    from asyncpull.store.containers import Containers
+    from asyncpull.store.mounts import Mounts
+    from asyncpull.store.sections import Everything
+    from asyncpull.store.views import ContainerRecord, ImageRecord, LayerRecord
 
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+def layers_to_remove(
+    image: ImageRecord,
+    images: Iterable[ImageRecord],
+    layers: Mapping[str, LayerRecord],
+    containers: Iterable[ContainerRecord],
+) -> list[str]:
+    """The layers that nobody needs when ``image`` is gone, children before parents."""
+    tops = {layer for other in images if other.id != image.id for layer in (other.layer, *other.mapped_layers)}
+    kept = tops | {container.layer for container in containers}
+    children: dict[str | None, set[str]] = {}
+    for layer in layers.values():
+        children.setdefault(layer.parent, set()).add(layer.id)
+    removable = [layer for layer in image.mapped_layers if layer in layers and layer not in kept]
+    top = image.layer
+    while top and top in layers and top not in kept and children.get(top, set()) <= set(removable):
+        removable.append(top)
+        top = layers[top].parent
+    return removable
 
 
-def remove_tree(path: Path) -> None:
-    """Remove the directory ``path`` and all in it; nothing happens if it is not there. Raises OSError.
+def name_to_untag(image: ImageRecord, target: str, *, force: bool) -> str | None:
+    """The one name that is to go, or None if the whole image is meant, as podman decides it.
 
-    Directories without write permission are made writable first, which whoever lacks CAP_DAC_OVERRIDE needs.
+    An image that was asked for by one of several names loses that name, forced or not. Asked for by ID it has to go
+    with all of its names: raises StoreError without ``force``.
     """
-    try:
-        top = _open_directory(path, None)
-    except FileNotFoundError:
-        return
-    try:
-        while _clear(top, top, 0):
-            pass
-    finally:
-        os.close(top)
-    path.rmdir()
+    name = own_name(image, target)
+    if len(image.names) > 1:
+        if name is not None:
+            return name
+        if not force:
+            raise StoreError(
+                f"image {image.id[:12]} has several names: {', '.join(image.names)}",
+                hint="name the one to be removed, or force the removal of all",
+            )
+    return None
 
 
-def _clear(fd: int, top: int, depth: int) -> bool:
-    """Remove all in the directory ``fd``; True if something that lay too deep was moved to ``top`` instead."""
-    moved = False
-    _make_writable(fd)
-    with os.scandir(fd) as entries:
-        # Read to the end before anything is removed: some file systems skip entries otherwise.
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in found:
-        if not is_directory:
-            os.unlink(name, dir_fd=fd)
-            continue
-        child = _open_directory(name, fd)
-        try:
-            if depth == _DEPTH_LIMIT:
-                _make_writable(child)  # moving a directory changes its ".."
-                os.rename(name, f"deep-{secrets.token_hex(8)}", src_dir_fd=fd, dst_dir_fd=top)
-                moved = True
-                continue
-            moved |= _clear(child, top, depth + 1)
-        finally:
-            os.close(child)
-        os.rmdir(name, dir_fd=fd)
-    return moved
+def users_of(image: ImageRecord, containers: Iterable[ContainerRecord]) -> list[ContainerRecord]:
+    """The containers that were made from an image."""
+    return [container for container in containers if container.image == image.id]
 
 
-def _open_directory(name: str | Path, parent: int | None) -> int:
-    try:
-        return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
-    except PermissionError:
-        # Unreadable to its owner. chmod follows links, but this is none, and the tree is nobody else's any more.
-        if not stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode):
-            raise
-        os.chmod(name, 0o700, dir_fd=parent)
-        return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+def remove_image(every: Everything, mounts: Mounts, image: ImageRecord) -> None:
+    """Remove an image and the layers that nobody else needs. Raises InUseError, StoreError."""
+    users = users_of(image, every.containers.rows.by_id.values())
+    if users:
+        raise _in_use(image, users)
+    layers = layers_to_remove(
+        image, every.images.rows.by_id.values(), every.layers.rows.by_id, every.containers.rows.by_id.values()
+    )
+    _require_unmounted(mounts, layers, f"image {image.id[:12]}")
+    every.images.remove(image.id)
+    every.layers.remove(layers)
 
 
-def _make_writable(fd: int) -> None:
-    mode = os.fstat(fd).st_mode
-    if mode & stat.S_IRWXU != stat.S_IRWXU:
-        os.fchmod(fd, stat.S_IMODE(mode) | stat.S_IRWXU)
+def remove_container(every: Everything, containers: Containers, mounts: Mounts, container: ContainerRecord) -> None:
+    """Remove a container and its writable layer. Raises InUseError, StoreError."""
+    what = f"container {container.names[0] if container.names else container.id[:12]}"
+    process = containers.running_process(container.id)
+    if process is not None:
+        raise InUseError(f"{what} runs as process {process}", hint="stop it first")
+    _require_unmounted(mounts, [container.layer], what)
+    if any(layer.parent == container.layer for layer in every.layers.rows.by_id.values()):
+        raise InUseError(f"the layer of {what} has layers on top of it")
+    every.containers.remove(container.id)
+    if container.layer in every.layers.rows.by_id:
+        every.layers.remove([container.layer])
+
+
+def _require_unmounted(mounts: Mounts, layers: Iterable[str], what: str) -> None:
+    gone = set(layers)
+    for mounted in mounts.list():
+        if mounted.layer in gone:
+            raise InUseError(f"{what} is mounted at {mounted.path}", hint="unmount it, or use force")
+
+
+def _in_use(image: ImageRecord, users: list[ContainerRecord]) -> InUseError:
+    names = ", ".join(user.names[0] if user.names else user.id[:12] for user in users)
+    return InUseError(
+        f"image {image.id[:12]} is used by container {names}", hint="remove the container first, or use force"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.errors import StoreError
 from asyncpull.store.files import disk_errors
 from asyncpull.store.tempdirs import TempDir
 
@@ -68,38 +69,42 @@ class NewImage:
 class Staging:
     """Private room in a store: two temporary directories, whose locks keep everybody else away from them."""
 
-    def __init__(self, driver: Driver, trees: TempDir, files: TempDir) -> None:
-        self._driver, self._trees, self._files = driver, trees, files
+    def __init__(self, driver: Driver, files_root: Path) -> None:
+        """Nothing is on disk before ``open``."""
+        self._driver, self._files_root = driver, files_root
+        self._trees: TempDir | None = None
+        self._files: TempDir | None = None
 
-    @classmethod
-    def create(cls, driver: Driver, files_root: Path) -> Staging:
-        """Make both directories. Raises StoreWriteError, NoSpaceError, StoreError."""
-        trees = TempDir.create(driver.staging_root)
-        try:
-            files = TempDir.create(files_root)
-        except BaseException:
-            trees.remove()
-            raise
-        return cls(driver, trees, files)
+    def open(self) -> None:
+        """Make both directories. Raises StoreWriteError, NoSpaceError, StoreError; ``remove`` is due all the same."""
+        self._trees = TempDir.create(self._driver.staging_root)
+        self._files = TempDir.create(self._files_root)
 
     @property
     def lock_fds(self) -> tuple[int, int]:
         """The descriptors of both locks: a worker that inherits them keeps the directories alive."""
-        return self._trees.lock_fd, self._files.lock_fd
+        trees, files = self._opened()
+        return trees.lock_fd, files.lock_fd
 
     def new_layer(self, parent: str | None) -> StagedLayer:
         """Make room for a layer on top of the layer ``parent``, which need not exist yet; None for a base layer.
 
         Raises StoreWriteError, NoSpaceError, StoreError.
         """
-        directory = self._trees.addition()
+        trees, files = self._opened()
+        directory = trees.addition()
         with disk_errors(directory):
             diff = self._driver.stage(directory, is_base=parent is None)
-        return StagedLayer(directory, diff, self._files.addition())
+        return StagedLayer(directory, diff, files.addition())
 
     def remove(self) -> None:
         """Delete what was not committed."""
-        try:
-            self._trees.remove()
-        finally:
-            self._files.remove()
+        for directory in (self._trees, self._files):
+            if directory is not None:
+                directory.remove()
+        self._trees = self._files = None
+
+    def _opened(self) -> tuple[TempDir, TempDir]:
+        if self._trees is None or self._files is None:
+            raise StoreError("the staging is closed")
+        return self._trees, self._files

@@ -22,7 +22,7 @@ import structlog
 
 from asyncpull.lockfile import try_lock
 from asyncpull.store.files import disk_errors, make_directory
-from asyncpull.store.removal import remove_tree
+from asyncpull.store.trees import remove_tree
 
 if TYPE_CHECKING:
     from pathlib import Path

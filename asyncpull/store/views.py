@@ -35,6 +35,8 @@ class LayerRecord:
     diff_size: int
     toc_digest: str
     compression: int
+    uidset: tuple[int, ...]
+    gidset: tuple[int, ...]
     mount_label: str
     is_incomplete: bool
     is_id_mapped: bool
@@ -60,6 +62,8 @@ class LayerRecord:
             diff_size=_int(raw, "diff-size"),
             toc_digest=_text(raw, "toc-digest"),
             compression=_int(raw, "compression"),
+            uidset=_ints(raw, "uidset"),
+            gidset=_ints(raw, "gidset"),
             mount_label=_text(raw, "mountlabel"),
             is_incomplete=_map(raw, "flags").get("incomplete") is True,
             is_id_mapped=bool(raw.get("uidmap") or raw.get("gidmap")),
@@ -162,6 +166,10 @@ def _text(raw: Raw, key: str) -> str:
 
 def _texts(raw: Raw, key: str) -> tuple[str, ...]:
     return tuple(cast("list[str]", raw.get(key) or ()))
+
+
+def _ints(raw: Raw, key: str) -> tuple[int, ...]:
+    return tuple(cast("list[int]", raw.get(key) or ()))
 
 
 def _int(raw: Raw, key: str) -> int:

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class MountOptions:
+    """How a layer is wanted. ``words`` replace the configured mount options; ``volatile``: no sync is ever needed."""
+
+    writable: bool = False
+    words: tuple[str, ...] = ()
+    context: str = ""
+    volatile: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MountPlan:
     """One mount, as data: ``lowers`` from the nearest to the base; ``upper`` and ``work`` only if it is writable.
 
@@ -86,5 +96,5 @@ class Driver(Protocol):
     def detach(self, layer_id: str, trash: Trash) -> None:
         """Move the tree of a layer into ``trash``; also one that nobody recorded, or half of one. Raises OSError."""
 
-    def plan_mount(self, layer_id: str, options: Sequence[str], context: str, *, writable: bool) -> MountPlan:
+    def plan_mount(self, layer_id: str, how: MountOptions) -> MountPlan:
         """How a layer is mounted. Raises StoreCorruptError if its parents cannot be followed."""

@@ -31,7 +31,7 @@ from asyncpull.store.files import disk_errors, make_directory, read_if_there, sy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from asyncpull.store.driver import Parent, Trash
+    from asyncpull.store.driver import MountOptions, Parent, Trash
 
 BASE_MODE = 0o555
 _LINK_LENGTH = 26
@@ -134,7 +134,7 @@ class OverlayDriver:
             (self.home / "l" / link).unlink(missing_ok=True)
         trash.take_tree(self.home / layer_id)
 
-    def plan_mount(self, layer_id: str, options: Sequence[str], context: str, *, writable: bool) -> MountPlan:
+    def plan_mount(self, layer_id: str, how: MountOptions) -> MountPlan:
         """The layer over all its parents; read-only, its own content is but the uppermost of the lower directories.
 
         Raises StoreCorruptError if a parent is missing.
@@ -148,15 +148,18 @@ class OverlayDriver:
                 lowers += [self.home / lower / "diff", *_rotated(self.home / lower)]
             lowers = lowers or [directory / "empty"]
             make_directory(directory / "merged", 0o700)
-        if not writable:
+        if not how.writable:
             lowers.insert(0, directory / "diff")
+        words = [*(how.words or self._options), *self._required]
+        words += [] if how.writable else ["ro"]
+        words += ["volatile"] if how.volatile and "volatile" not in words else []
         return MountPlan(
             target=directory / "merged",
             lowers=tuple(lowers),
-            upper=directory / "diff" if writable else None,
-            work=directory / "work" if writable else None,
-            options=(*(options or self._options), *(() if writable else ("ro",)), *self._required),
-            context=context,
+            upper=directory / "diff" if how.writable else None,
+            work=directory / "work" if how.writable else None,
+            options=tuple(words),
+            context=how.context,
         )
 
 

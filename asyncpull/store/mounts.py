@@ -1,0 +1,197 @@
+"""What is mounted: reference counts shared with podman, and the mount that keeps ours from being buried.
+
+Before anything is mounted, ``<graph root>/overlay`` is bound onto itself and made private, unless it is a mount point
+already. Every program of the store does so when it begins to use the driver; if we did not, the next one would, and
+cover the mounts that were made without it. Whoever takes the last mount down removes the binding again. Both need
+storage.lock, which is taken before the lock of the layers; the counts have a lock of their own, taken after it.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from asyncpull.errors import MountError, NotInStoreError, StoreCorruptError
+from asyncpull.store import kernel
+from asyncpull.store.driver import MountOptions
+from asyncpull.store.files import disk_errors, make_directory, read_if_there, write_atomic
+from asyncpull.store.mounting import mount_error, perform
+from asyncpull.store.records import Raw, format_json, parse_array
+from asyncpull.store.trees import remove_tree
+
+if TYPE_CHECKING:
+    from asyncpull.lockfile import LockedFile
+    from asyncpull.store.driver import Driver
+    from asyncpull.store.layers import LayerWriter
+    from asyncpull.store.views import ContainerRecord
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MountRecord:
+    """A layer that was mounted ``count`` times at ``path``; the kernel is not asked whether it still is."""
+
+    layer: str
+    path: Path
+    count: int
+
+
+class Mounts:
+    """The mounts of a store. Each method needs storage.lock and the lock of the layers where it changes anything."""
+
+    def __init__(self, run_root: Path, driver: Driver) -> None:
+        self.directory = run_root / f"{driver.name}-layers"
+        self.lock_path = self.directory / "mountpoints.lock"
+        self._path = self.directory / "mountpoints.json"
+        self._driver = driver
+
+    def prepare(self) -> None:
+        """Make the directories that the lock lies in. Raises StoreWriteError, NoSpaceError, StoreError."""
+        make_run_root(self.directory.parent)
+        with disk_errors(self.directory):
+            make_directory(self.directory, 0o700)
+
+    def list(self) -> tuple[MountRecord, ...]:
+        """All layers with a count. Raises StoreCorruptError, StoreError."""
+        return tuple(_record(raw, self._path) for raw in self._load())
+
+    def find(self, layer_id: str) -> MountRecord | None:
+        """The mount of one layer."""
+        return next((record for record in self.list() if record.layer == layer_id), None)
+
+    def mount(self, lock: LockedFile, layer_id: str, how: MountOptions) -> MountRecord:
+        """Mount a layer, or count once more. ``lock`` is that of the counts. Raises MountError, StoreError."""
+        known = self.find(layer_id)
+        if known is not None and known.count > 0 and kernel.is_mount_point(known.path):
+            return self._count(lock, MountRecord(layer_id, known.path, known.count + 1))
+        self._keep_private()
+        plan = self._driver.plan_mount(layer_id, how)
+        if not kernel.is_mount_point(plan.target):
+            if how.volatile and plan.work is not None:
+                _allow_volatile_again(plan.work)
+            perform(plan)
+        try:
+            # A count of which nothing is mounted is what a dead mount namespace leaves; it begins anew.
+            return self._count(lock, MountRecord(layer_id, plan.target, 1))
+        except BaseException:
+            kernel.unmount(plan.target, kernel.MNT_DETACH)
+            raise
+
+    def unmount(self, storage_lock: LockedFile, lock: LockedFile, layer_id: str, *, force: bool) -> int:
+        """Count down, and unmount at zero, or at once with ``force``; the count that remains.
+
+        Raises MountError if it is not mounted, StoreError.
+        """
+        known = self.find(layer_id)
+        if known is None:
+            raise MountError(f"layer {layer_id} is not mounted")
+        if known.count > 1 and not force:
+            self._count(lock, MountRecord(layer_id, known.path, known.count - 1))
+            return known.count - 1
+        try:
+            kernel.unmount(known.path, kernel.MNT_DETACH)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):  # not mounted, or not even there
+                raise mount_error(error, known.path) from error
+        self._renew(known.path)
+        self._count(lock, MountRecord(layer_id, known.path, 0))
+        self._release(storage_lock)
+        return 0
+
+    def _count(self, lock: LockedFile, record: MountRecord) -> MountRecord:
+        entries = [raw for raw in self._load() if raw.get("id") != record.layer]
+        if record.count:
+            entries.append({"id": record.layer, "path": str(record.path), "count": record.count})
+        with disk_errors(self._path):
+            lock.write_token()
+            write_atomic(self._path, format_json(entries))
+        return record
+
+    def _load(self) -> tuple[Raw, ...]:
+        with disk_errors(self._path):
+            return parse_array(read_if_there(self._path), str(self._path))
+
+    def _keep_private(self) -> None:
+        home = self._driver.home
+        try:
+            if not kernel.is_mount_point(home):
+                kernel.mount(str(home), home, "none", kernel.MS_BIND)
+            kernel.mount("", home, "none", kernel.MS_PRIVATE)
+        except OSError as error:
+            raise mount_error(error, home) from error
+
+    def _release(self, storage_lock: LockedFile) -> None:
+        """Remove the binding if nothing is mounted any more; a file system of its own at this place stays."""
+        home = self._driver.home
+        if self.list() or not kernel.is_mount_point(home) or home.stat().st_dev != home.parent.stat().st_dev:
+            return
+        # Running services see the new token and bind again before they mount.
+        storage_lock.write_token()
+        try:
+            kernel.unmount(home)
+        except OSError as error:
+            if error.errno != errno.EBUSY or kernel.mounts_below(home):
+                _log.debug("the binding of the driver's directory stays", path=str(home), reason=str(error))
+            else:
+                kernel.unmount(home, kernel.MNT_DETACH)  # busy with open files only, of a pull perhaps
+
+    def _renew(self, path: Path) -> None:
+        """Put a new directory in the place of the mount point, so that whoever still has it open does not use it."""
+        fresh = path.with_name(f"{path.name}.1")
+        with disk_errors(path):
+            if path.is_dir():
+                make_directory(fresh, 0o700)
+                fresh.rename(path)
+
+
+def mount_layer(
+    mounts: Mounts, lock: LockedFile, layers: LayerWriter, layer_id: str, container: ContainerRecord | None
+) -> MountRecord:
+    """Mount the layer of ``container``, writable, or without one an image's, read-only.
+
+    Raises NotInStoreError, MountError, StoreError.
+    """
+    layer = layers.rows.by_id.get(layer_id)
+    if layer is None:
+        raise NotInStoreError(f"layer {layer_id} is not in the store")
+    if layer.is_id_mapped or (container is not None and container.is_id_mapped):
+        raise MountError(f"layer {layer_id} has ID mappings, which cannot be mounted yet")
+    return mounts.mount(lock, layer_id, _how(container, layer.mount_label))
+
+
+def _how(container: ContainerRecord | None, context: str) -> MountOptions:
+    if container is None:
+        return MountOptions(context=context)
+    words = container.flags.get("MountOpts")
+    return MountOptions(
+        writable=True,
+        words=tuple(map(str, words)) if isinstance(words, list) else (),
+        context=context,
+        volatile=container.flags.get("Volatile") is True,
+    )
+
+
+def make_run_root(run_root: Path) -> None:
+    """Make the run root, and what is missing above it, for its owner only."""
+    with disk_errors(run_root):
+        for directory in (*reversed(run_root.parents), run_root):
+            if not directory.exists():
+                make_directory(directory, 0o700)
+
+
+def _record(raw: Raw, path: Path) -> MountRecord:
+    layer, where, count = raw.get("id"), raw.get("path"), raw.get("count")
+    if not isinstance(layer, str) or not isinstance(where, str) or not isinstance(count, int):
+        raise StoreCorruptError("an entry is not of id, path and count", str(path))
+    return MountRecord(layer, Path(where), count)
+
+
+def _allow_volatile_again(work: Path) -> None:
+    """Overlay refuses a second volatile mount, for fear of a crash in between; who asks for volatile accepts that."""
+    with disk_errors(work):
+        remove_tree(work / "work/incompat/volatile")
