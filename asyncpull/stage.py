@@ -23,6 +23,7 @@ from asyncpull.progress import (
     FetchStarted,
     LayerReused,
 )
+from asyncpull.spec.digest import Digest
 from asyncpull.store.staging import NewLayer
 from asyncpull.waiting import run_all
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.source import Source
     from asyncpull.store.staging import StagedLayer, Staging
     from asyncpull.store.store import Store
+    from asyncpull.store.views import LayerRecord
 
 # An event about a blob for every so many bytes of it, or every hundredth of it if that is more.
 _TELL_BYTES = 256 << 10
@@ -90,11 +92,11 @@ class LayerStager:
 
     async def _copy(self, step: LayerStep, other: str) -> StagedStep:
         """Copy the layer ``other``. Raises NotInStoreError unless it was in the store, whole, until the end."""
-        source = await self.store.layer_content(other)
+        record, inode = await self._layer_to_copy(other)
         staged = self.staging.new_layer(step.parent)
         job = CopyJob(
-            source_diff=str(source.diff),
-            source_tar_split=str(source.tar_split),
+            source_diff=str(self.store.diff_path(other)),
+            source_tar_split=str(self.store.tar_split_path(other)),
             diff=str(staged.diff),
             tar_split=str(staged.tar_split),
             rootless=self.store.config.rootless,
@@ -102,12 +104,32 @@ class LayerStager:
         try:
             implied = await self.pool.run(job, self.staging.lock_fds)
         except StoreError:
-            await self.store.layer_content(other)  # if it is gone, that was the reason
+            await self._layer_to_copy(other)  # if it is gone, that was the reason
             raise
-        if await self.store.layer_content(other) != source:
+        if await self._layer_to_copy(other) != (record, inode):
             raise NotInStoreError(f"layer {other} was replaced while it was copied")
         self.tell(LayerReused, digest=str(step.blob.digest), size=step.blob.size)
-        return StagedStep(source.as_new_layer(step.id, step.parent, staged), cast("tuple[bytes, ...]", implied))
+        layer = NewLayer(
+            id=step.id,
+            parent=step.parent,
+            staged=staged,
+            diff_digest=step.diff_id,
+            diff_size=record.diff_size,
+            compressed_digest=Digest.parse(record.compressed_digest) if record.compressed_digest else None,
+            compressed_size=record.compressed_size,
+            compression=record.compression,
+            uidset=record.uidset,
+            gidset=record.gidset,
+        )
+        return StagedStep(layer, cast("tuple[bytes, ...]", implied))
+
+    async def _layer_to_copy(self, other: str) -> tuple[LayerRecord, int]:
+        """Its record, and the inode of its tree, which is another one if it was removed and made again."""
+        record = await self.store.layer(other)
+        try:
+            return record, self.store.diff_path(other).stat().st_ino
+        except OSError as error:
+            raise NotInStoreError(f"layer {other} was removed", hint="pull the image again") from error
 
     async def _fetch(self, step: LayerStep, *, afresh: bool = False) -> StagedStep:
         """Fetch and extract a layer; once more from its first byte, if what an earlier pull left may be to blame."""

@@ -184,7 +184,6 @@ class BlobReader:
 
 def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) -> Extracted:
     """Do an ApplyJob: the gate between bytes and store. Returns only if digest, size and diff ID are right."""
-    front.start(job.front)
     reader = BlobReader(blob_fd, job, front, sock)
     tar_hash = job.diff_id.hasher()
     options = ApplyOptions(rootless=job.rootless, ignore_chown_errors=job.ignore_chown_errors)
@@ -283,6 +282,8 @@ def _listen(sock: socket.socket, jobs: queue.SimpleQueue[tuple[Job, list[int]]],
             if isinstance(message, Front):
                 front.advance(message.position)
             else:
+                if isinstance(message, ApplyJob):
+                    front.start(message.front)  # here, so that no later Front can come before it
                 jobs.put((message, fds))  # type: ignore[arg-type]
                 fds = []
 
