@@ -18,6 +18,7 @@ A member that names the root itself must be a directory; it changes nothing, as 
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -43,11 +44,14 @@ _NAME_LIMIT: Final = 255
 # A path as it is opened by others in a chroot: "/" before it, NUL after it, PATH_MAX in all.
 _PATH_LIMIT: Final = 4094
 _LINK_LIMIT: Final = 4095
-# Longer names are remembered by a hash, so that hostile ones cost no more than others.
-_KEY_LIMIT: Final = 128
+# Longer paths are remembered by a hash, so that hostile ones cost no more memory than others.
+_SHORT: Final = 128
 
 _WHITEOUT: Final = b".wh."
 _OPAQUE: Final = b".wh..wh..opq"
+
+# No component is empty or begins with a dot, which is more than it takes to be clean, and true of nearly all.
+_is_clean = re.compile(rb"[^/.][^/]*(?:/[^/.][^/]*)*+").fullmatch
 
 
 class Effect(IntEnum):
@@ -80,6 +84,8 @@ class Action(NamedTuple):
 
 
 _NOTHING: Final = Action(Effect.NOTHING, b"", b"")
+_FILE: Final = Effect.FILE
+_DIRECTORY: Final = Effect.DIRECTORY
 _EFFECTS: Final = {
     REGULAR: Effect.FILE,
     DIRECTORY: Effect.DIRECTORY,
@@ -106,32 +112,37 @@ class Changeset:
         if path is None:
             raise _refused("a name that leads out of the layer", member)
         seen = self._seen
-        key = path if len(path) <= _KEY_LIMIT else blake2b(path).digest()
-        if key in seen:
+        known = len(seen)
+        seen.add(path if len(path) <= _SHORT else _long_key(path, member))
+        if len(seen) == known:
             raise _refused("a second member of the same name", member)
-        seen.add(key)
-        parent, _, name = path.rpartition(b"/")
         effect = _EFFECTS.get(member.kind)
-        if effect is None:
-            if member.kind == GLOBAL_RECORDS:
-                return _NOTHING
-            raise _refused(f"a member of the unknown type {chr(member.kind)!r}", member)
-        if not name:
-            if effect is not Effect.DIRECTORY:
-                raise _refused("a member other than a directory for the root", member)
+        parent, _, name = path.rpartition(b"/")
+        if (effect is _FILE or effect is _DIRECTORY) and name and name[:4] != _WHITEOUT:
+            return Action(effect, parent, name)
+        return _rare_action(member, effect, parent, name)
+
+
+def _rare_action(member: Member, effect: Effect | None, parent: bytes, name: bytes) -> Action:
+    """The action of anything but plain files and directories; see Changeset.action."""
+    if effect is None:
+        if member.kind == GLOBAL_RECORDS:
             return _NOTHING
-        if name.startswith(_WHITEOUT):
-            effect, name = _whiteout(name, member)
-        target = b""
-        if effect is Effect.HARD_LINK:
-            target = clean_link(member.link_name)
-            if not target:
-                raise _refused("a hard link to the root", member)
-        elif effect is Effect.SYMLINK and not 0 < len(member.link_name) <= _LINK_LIMIT:
-            raise _refused("a symbolic link with a target that Linux cannot hold", member)
-        if len(path) > _NAME_LIMIT:
-            _check_lengths(path, member)
-        return Action(effect, parent, name, target)
+        raise _refused(f"a member of the unknown type {chr(member.kind)!r}", member)
+    if not name:
+        if effect is not Effect.DIRECTORY:
+            raise _refused("a member other than a directory for the root", member)
+        return _NOTHING
+    if name.startswith(_WHITEOUT):
+        return _whiteout(member, parent, name)
+    target = b""
+    if effect is Effect.HARD_LINK:
+        target = clean_link(member.link_name)
+        if not target:
+            raise _refused("a hard link to the root", member)
+    elif effect is Effect.SYMLINK and not 0 < len(member.link_name) <= _LINK_LIMIT:
+        raise _refused("a symbolic link with a target that Linux cannot hold", member)
+    return Action(effect, parent, name, target)
 
 
 def clean_name(name: bytes) -> bytes | None:
@@ -139,11 +150,10 @@ def clean_name(name: bytes) -> bytes | None:
 
     ``b""`` is the root itself; None a name that leads out of it.
     """
-    path = name[:-1] if name.endswith(b"/") else name
-    if path.startswith(b"./"):
-        path = path[2:]
-    # Whatever still needs cleaning has one of these (so have dotfiles below the root, which is no harm).
-    if path and path[0] not in b"./" and b"/." not in path and b"//" not in path and not path.endswith(b"/"):
+    path = name[2:] if name[:2] == b"./" else name
+    if path[-1:] == b"/":
+        path = path[:-1]
+    if _is_clean(path):
         return path
     components: list[bytes] = []
     for component in name.split(b"/"):
@@ -167,20 +177,22 @@ def clean_link(target: bytes) -> bytes:
     return b"/".join(components)
 
 
-def _whiteout(name: bytes, member: Member) -> tuple[Effect, bytes]:
+def _whiteout(member: Member, parent: bytes, name: bytes) -> Action:
     if member.size:
         raise _refused("a whiteout with contents", member)
     if name == _OPAQUE:
-        return Effect.OPAQUE, b""
+        return Action(Effect.OPAQUE, parent, b"")
     hidden = name[len(_WHITEOUT) :]
     if hidden in (b"", b".", b".."):
         raise _refused("a whiteout of no name", member)
-    return Effect.WHITEOUT, hidden
+    return Action(Effect.WHITEOUT, parent, hidden)
 
 
-def _check_lengths(path: bytes, member: Member) -> None:
+def _long_key(path: bytes, member: Member) -> bytes:
+    """What to remember of a path longer than _SHORT: as little as of others. Refuses those that are too long."""
     if len(path) > _PATH_LIMIT or max(map(len, path.split(b"/"))) > _NAME_LIMIT:
         raise _refused("a name that Linux cannot hold", member)
+    return blake2b(path).digest()
 
 
 def _refused(what: str, member: Member) -> UnsupportedMemberError:

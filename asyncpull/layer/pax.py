@@ -27,7 +27,6 @@ _TEXT_KEYS = frozenset((b"path", b"linkpath", b"uname", b"gname"))
 _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 _SPARSE_MAP = b"GNU.sparse.map"
 _DECIMAL = re.compile(rb"[+-]?[0-9]{1,40}")
-_TIME = re.compile(rb"([+-]?[0-9]{1,40})(?:\.([0-9]*))?")
 _INT64 = 1 << 63
 _NS = 1_000_000_000
 
@@ -105,6 +104,9 @@ def is_sparse(records: dict[bytes, bytes]) -> bool:
 
 
 def _decimal(text: bytes, position: int) -> int:
+    """Go's ParseInt: a sign or none, digits, 64 bits."""
+    if text.isdigit() and len(text) < 19:
+        return int(text)
     value = int(text) if _DECIMAL.fullmatch(text) else _INT64
     if not -_INT64 <= value < _INT64:
         raise _malformed(position)
@@ -113,10 +115,9 @@ def _decimal(text: bytes, position: int) -> int:
 
 def _time(text: bytes, position: int) -> int:
     """Nanoseconds of ``seconds.fraction``; digits beyond the ninth are cut off, the sign counts for both parts."""
-    match = _TIME.fullmatch(text)
-    if match is None:
+    whole, _, fraction = text.partition(b".")
+    if fraction and not fraction.isdigit():
         raise _malformed(position)
-    whole, fraction = match.groups()
     nanoseconds = int(fraction[:9].ljust(9, b"0")) if fraction else 0
     return _decimal(whole, position) * _NS + (-nanoseconds if whole.startswith(b"-") else nanoseconds)
 
