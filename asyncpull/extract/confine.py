@@ -35,6 +35,9 @@ Opener = Callable[[int, bytes], int]
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a directory is opened by one name in its parent; a link is ENOTDIR."""
 
+MAX_PATH: Final = 4095
+"""Bytes in a path that the kernel takes: PATH_MAX without the NUL."""
+
 MAX_LINKS: Final = 40
 """Links followed in one path before it is a loop: the kernel's MAXSYMLINKS."""
 
@@ -70,7 +73,7 @@ def open_by_kernel(root: int, path: bytes) -> int:
 
 def open_by_steps(root: int, path: bytes) -> int:
     """Do what ``open_by_kernel`` does with one ``openat`` for each component; a link is ENOTDIR here."""
-    if len(path) >= 4096:
+    if len(path) > MAX_PATH:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
     if b"\0" in path:
         raise OSError(errno.EINVAL, "null byte in path", path)

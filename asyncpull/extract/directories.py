@@ -20,7 +20,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from asyncpull.extract.confine import OPEN_DIRECTORY
+from asyncpull.extract.confine import MAX_PATH, OPEN_DIRECTORY
 
 if TYPE_CHECKING:
     from asyncpull.extract.confine import Root
@@ -82,13 +82,17 @@ class Directories:
         return directory
 
     def add(self, path: bytes, fd: int, owner: Owner | None, mode: int, times: tuple[int, int] | None) -> Directory:
-        """Take over ``fd`` of the directory at canonical ``path``; ``owner`` None if it is not known for sure."""
+        """Take over ``fd`` of the directory at canonical ``path``; ``owner`` None if it is not known for sure.
+
+        Raises OSError (ENAMETOOLONG), and does not take it over, if nobody could open that path in one go.
+        """
+        if len(path) >= MAX_PATH:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
         directory = Directory(path, fd, None, True, None)
         self.describe(directory, owner, mode, times)
+        if len(self._open) >= self._capacity:
+            self._close(self._open.popitem(last=False)[1])
         self._open[path] = directory
-        if len(self._open) > self._capacity:
-            _, oldest = self._open.popitem(last=False)
-            self._close(oldest)
         return directory
 
     def describe(self, directory: Directory, owner: Owner | None, mode: int, times: tuple[int, int] | None) -> None:
@@ -130,9 +134,13 @@ class Directories:
 
     def _adopt(self, path: bytes, fd: int) -> Directory:
         """Keep a directory that was there before: what it is now is what it should be when it is closed."""
-        info = os.fstat(fd)
-        owner = (info.st_uid, info.st_gid)
-        return self.add(path, fd, owner, info.st_mode, (info.st_atime_ns, info.st_mtime_ns))
+        try:
+            info = os.fstat(fd)
+            owner = (info.st_uid, info.st_gid)
+            return self.add(path, fd, owner, info.st_mode, (info.st_atime_ns, info.st_mtime_ns))
+        except BaseException:
+            os.close(fd)
+            raise
 
     @staticmethod
     def _close(directory: Directory) -> None:

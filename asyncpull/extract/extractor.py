@@ -238,10 +238,10 @@ class Extractor:
                 os.fchmod(fd, mode)
             if is_opaque:
                 set_opaque(fd, rootless=self._rootless)
+            return self._directories.add(join(parent.path, name), fd, actual, mode, times)
         except BaseException:
             os.close(fd)
             raise
-        return self._directories.add(join(parent.path, name), fd, actual, mode, times)
 
     def _describe_again(self, member: Member, path: bytes, owner: Owner) -> None:
         """Give a directory that is there, as it was implied, what the archive has to say of it after all."""
@@ -361,6 +361,8 @@ class Extractor:
             self._directories.forget(path)
             below = path + b"/"
             self.implied = {each for each in self.implied if each != path and not each.startswith(below)}
+            for gone in [each for each in self._default_acls if each == path or each.startswith(below)]:
+                del self._default_acls[gone]
         remove(parent.fd, name)
 
     # Owners
