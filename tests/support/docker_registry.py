@@ -12,7 +12,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from tests.support.images import Index
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.images import Blob, Image
+    from tests.support.images import Image
 
 PROGRAM = "docker-registry"
 USER, PASSWORD = "tester", "open sesame"
@@ -48,10 +48,25 @@ class Registry:
         """Upload an image or index with all that belongs to it; return its reference by tag."""
         for each in target.images if isinstance(target, Index) else (target,):
             for blob in each.blobs:
-                self._upload(repository, blob)
-            self._put_manifest(repository, each.manifest.digest, each.manifest)
-        self._put_manifest(repository, tag, target.manifest)
+                self.upload(repository, blob.digest, len(blob.data), blob.data)
+            self.put_manifest(repository, each.manifest.digest, each.manifest.data, each.manifest.media_type)
+        self.put_manifest(repository, tag, target.manifest.data, target.manifest.media_type)
         return f"{self.address}/{repository}:{tag}"
+
+    def upload(self, repository: str, digest: str, size: int, data: bytes | BinaryIO) -> None:
+        """Upload a blob of ``size`` bytes, unless the repository has it."""
+        status, _ = self._request("HEAD", f"/v2/{repository}/blobs/{digest}")
+        if status == 200:
+            return
+        _, headers = self._expect(202, "POST", f"/v2/{repository}/blobs/uploads/")
+        location = urlsplit(headers["Location"])
+        query = f"{location.query}&digest={digest}" if location.query else f"digest={digest}"
+        self._expect(201, "PUT", f"{location.path}?{query}", data, "application/octet-stream", size)
+
+    def put_manifest(self, repository: str, reference: str, manifest: bytes, media_type: str) -> None:
+        """Upload a manifest or index under a tag or its digest."""
+        path = f"/v2/{repository}/manifests/{reference}"
+        self._expect(201, "PUT", path, manifest, media_type, len(manifest))
 
     def requests(self) -> list[str]:
         """Return method and path of every request answered so far, from the access log: ``"GET /v2/"``."""
@@ -60,28 +75,18 @@ class Registry:
             parts[1].removesuffix(" HTTP/1.1") for parts in lines if len(parts) > 2 and parts[1].endswith("HTTP/1.1")
         ]
 
-    def _upload(self, repository: str, blob: Blob) -> None:
-        status, _ = self._request("HEAD", f"/v2/{repository}/blobs/{blob.digest}")
-        if status == 200:
-            return
-        _, headers = self._expect(202, "POST", f"/v2/{repository}/blobs/uploads/")
-        location = urlsplit(headers["Location"])
-        query = f"{location.query}&digest={blob.digest}" if location.query else f"digest={blob.digest}"
-        self._expect(201, "PUT", f"{location.path}?{query}", blob.data, "application/octet-stream")
-
-    def _put_manifest(self, repository: str, reference: str, manifest: Blob) -> None:
-        self._expect(201, "PUT", f"/v2/{repository}/manifests/{reference}", manifest.data, manifest.media_type)
-
     def _expect(
-        self, wanted: int, method: str, path: str, body: bytes = b"", media_type: str = ""
+        self, wanted: int, method: str, path: str, body: bytes | BinaryIO = b"", media_type: str = "", size: int = 0
     ) -> tuple[int, dict[str, str]]:
-        status, headers = self._request(method, path, body, media_type)
+        status, headers = self._request(method, path, body, media_type, size)
         if status != wanted:
             raise RuntimeError(f"{method} {path} on {self.address}: {status}, not {wanted}")
         return status, headers
 
-    def _request(self, method: str, path: str, body: bytes = b"", media_type: str = "") -> tuple[int, dict[str, str]]:
-        headers = {"Content-Length": str(len(body))}
+    def _request(
+        self, method: str, path: str, body: bytes | BinaryIO = b"", media_type: str = "", size: int = 0
+    ) -> tuple[int, dict[str, str]]:
+        headers = {"Content-Length": str(size)}
         if media_type:
             headers["Content-Type"] = media_type
         if self.password:

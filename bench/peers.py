@@ -1,0 +1,153 @@
+"""The programs whose pulls are compared: how each is started on a store of its own that nobody has used before."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from bench.measure import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OURS = "asyncpull"
+_ENVIRONMENT = {"PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+_START_SECONDS = 30
+
+
+class Peer(Protocol):
+    """A program that pulls images."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    def job(self, directory: Path, reference: str) -> AbstractContextManager[Job]:
+        """Prepare a pull of ``reference`` into a new store below ``directory``; its daemons run in the block."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program that ends when it has pulled. In ``words``, ``{store}`` and ``{reference}`` are filled in."""
+
+    name: str
+    version: str
+    prefix: tuple[str, ...]
+    words: tuple[str, ...]
+
+    @contextmanager
+    def job(self, directory: Path, reference: str) -> Iterator[Job]:
+        filled = [word.format(store=directory, reference=reference) for word in self.words]
+        yield Job([*self.prefix, *filled], os.environ | _ENVIRONMENT, directory / "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Containerd:
+    """containerd, which is a daemon, and its client ctr."""
+
+    name: str
+    version: str
+    prefix: tuple[str, ...]
+
+    @contextmanager
+    def job(self, directory: Path, reference: str) -> Iterator[Job]:
+        socket = directory / "s"
+        configuration = directory / "config.toml"
+        configuration.write_text(
+            "version = 2\n"
+            f'root = "{directory}/root"\nstate = "{directory}/state"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
+            f'[grpc]\naddress = "{socket}"\n'
+        )
+        with (directory / "daemon.log").open("wb") as log:
+            command = [*self.prefix, "containerd", "-c", str(configuration)]
+            daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        client = [*self.prefix, "ctr", "-a", str(socket)]
+        try:
+            _wait_until_it_answers([*client, "version"], daemon, directory / "daemon.log")
+            words = [*client, "images", "pull", "--plain-http", reference]
+            yield Job(words, os.environ | _ENVIRONMENT, directory / "output", [daemon.pid])
+        finally:
+            daemon.terminate()
+            daemon.wait()
+
+
+def find_peers(prefix: tuple[str, ...]) -> list[Peer]:
+    """Return asyncpull and every peer that can be run behind ``prefix``."""
+    store = ("--root", "{store}/root", "--runroot", "{store}/run", "--storage-driver", "overlay")
+    ours = (sys.executable, "-m", "asyncpull")
+    pull: tuple[str, ...] = (*ours, *store, "--tls-verify=false", "--progress", "none", "pull", "{reference}")
+    found: list[Peer] = [Command(OURS, _version((), *ours, "--version"), (), pull)]
+    if _has(prefix, "podman"):
+        pull = ("podman", *store, "--tmpdir", "{store}/tmp", "pull", "-q", "--tls-verify=false", "{reference}")
+        found.append(Command("podman", _version(prefix, "podman", "--version"), prefix, pull))
+    if _has(prefix, "skopeo"):
+        copy: tuple[str, ...] = (
+            "skopeo",
+            "copy",
+            "-q",
+            "--insecure-policy",
+            "--src-tls-verify=false",
+            "docker://{reference}",
+        )
+        copy = (*copy, "containers-storage:[overlay@{store}/root+{store}/run]{reference}")
+        found.append(Command("skopeo", _version(prefix, "skopeo", "--version"), prefix, copy))
+    if _has(prefix, "ctr") and _has(prefix, "containerd"):
+        found.append(Containerd("ctr", _version(prefix, "containerd", "--version"), prefix))
+    return found
+
+
+@contextmanager
+def peer_prefix() -> Iterator[tuple[str, ...]]:
+    """Give what to put before a peer's command.
+
+    A holder is started with the prefix in ASYNCPULL_PEER_NS, or in a mount namespace with this machine's own tools,
+    and the processes that are measured enter its mount namespace: what the prefix prepares is no part of a pull, and
+    what the peers mount goes with the holder.
+    """
+    words = shlex.split(os.environ.get("ASYNCPULL_PEER_NS", "unshare -m --propagation private"))
+    holder = subprocess.Popen([*words, "sh", "-c", "echo ready; exec sleep 86400"], stdout=subprocess.PIPE)
+    try:
+        if holder.stdout is None or not holder.stdout.readline():
+            raise RuntimeError(f"{shlex.join(words)} did not start a command")
+        yield ("nsenter", "-t", str(holder.pid), "-m")
+    finally:
+        holder.terminate()
+        holder.wait()
+
+
+def work_directory() -> Path:
+    """Return where stores can lie so that peers see them under the same path."""
+    share = os.environ.get("ASYNCPULL_PEER_SHARE")
+    return Path(share) / "bench" if share else REPOSITORY / "bench" / ".work"
+
+
+def _has(prefix: tuple[str, ...], tool: str) -> bool:
+    return subprocess.run([*prefix, "sh", "-c", f"command -v {tool}"], capture_output=True, check=False).returncode == 0
+
+
+def _version(prefix: tuple[str, ...], *command: str) -> str:
+    """Return the version that a program tells: the first word of what it prints that begins with a digit."""
+    done = subprocess.run([*prefix, *command], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    words = done.stdout.replace(",", " ").split()
+    return next((word for word in words if word.lstrip("v")[:1].isdigit()), done.stdout.strip())
+
+
+def _wait_until_it_answers(command: list[str], daemon: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{daemon.args!r} did not start: {log.read_text()[-2000:]}")
+        time.sleep(0.05)
