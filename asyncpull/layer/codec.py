@@ -23,7 +23,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 import zstandard
-from isal import igzip_lib
+from isal import igzip_lib, isal_zlib
 
 from asyncpull.errors import MalformedLayerError
 from asyncpull.layer.zstdframes import FrameWalker
@@ -35,7 +35,14 @@ __all__ = ["Compression", "Inflater", "detect"]
 
 PIECE: Final = 1 << 20
 _SMALL_SLICE: Final = 1 << 13
+_HEAD_SLICE: Final = 1 << 6
 _XZ_MEMORY: Final = 128 << 20
+
+_GZIP_CRC: Final = 2
+_GZIP_EXTRA: Final = 4
+_GZIP_NAME: Final = 8
+_GZIP_COMMENT: Final = 16
+_GZIP_TEXT_LIMIT: Final = 512
 
 
 class Compression(IntEnum):
@@ -136,17 +143,29 @@ class _MemberDecoder(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-class _Members:
-    """Members of one kind, one after another, with zeros after them."""
+class _Format(Protocol):
+    """One format of compressed members."""
 
-    def __init__(self, magic: bytes, make: Callable[[], _MemberDecoder], error: type[Exception]) -> None:
-        self._magic = magic
-        self._make = make
-        self._error = error
+    error: type[Exception]
+
+    def head_length(self, head: bytes) -> int:
+        """How many bytes at the beginning of ``head`` are a member's head; 0 if more must be seen."""
+        ...
+
+    def open(self, head: bytes) -> _MemberDecoder:
+        """A decoder for what follows ``head``."""
+        ...
+
+
+class _Members:
+    """Members of one format, one after another, with zeros after them."""
+
+    def __init__(self, form: _Format) -> None:
+        self._format = form
         self._member: _MemberDecoder | None = None
         self._member_size = 0
-        # As much of the next member's magic as there is yet.
-        self._begun = b""
+        # As much of the next member's head as there is yet.
+        self._head = b""
         # How much is given to a decoder at once: what it leaves over at its end is copied, for every member again.
         self._slice = PIECE
 
@@ -169,21 +188,25 @@ class _Members:
                 self._slice = min(2 * self._slice, PIECE)
 
     def close(self) -> None:
-        if self._member is not None or self._begun:
+        if self._member is not None or self._head:
             raise _truncated()
 
     def _open(self, data: bytes, start: int) -> int:
-        """Skip zeros and the magic of a member, and make it when that is complete; where in ``data`` to go on."""
-        if not self._begun and not data[start]:
+        """Skip zeros and a head, and open the member when that is complete; where in ``data`` to go on."""
+        if not self._head and not data[start]:
             return len(data) - len(data[start:].lstrip(b"\0"))
-        needed = len(self._magic) - len(self._begun)
-        self._begun += data[start : start + needed]
-        if not self._magic.startswith(self._begun):
-            raise MalformedLayerError("bytes after the compressed data that are no further member of it")
-        if self._begun == self._magic:
-            self._member, self._member_size, self._begun = self._make(), 0, b""
-            self._member.decompress(self._magic)
-        return start + needed
+        size = _HEAD_SLICE
+        while True:
+            head = self._head + data[start : start + size]
+            length = self._format.head_length(head)
+            if length:
+                start += length - len(self._head)
+                self._member, self._member_size, self._head = self._format.open(head[:length]), 0, b""
+                return start
+            if start + size >= len(data):
+                self._head = head
+                return len(data)
+            size *= 8
 
     def _inflate(self, member: _MemberDecoder, data: bytes) -> Iterator[bytes]:
         try:
@@ -194,8 +217,8 @@ class _Members:
                 if member.eof or member.needs_input:
                     return
                 data = b""
-        except self._error as error:
-            raise MalformedLayerError(f"compressed data that is damaged: {error}") from error
+        except self._format.error as error:
+            raise _damaged(error) from error
 
 
 class _Zstd:
@@ -212,7 +235,7 @@ class _Zstd:
                 if piece:
                     yield piece
         except zstandard.ZstdError as error:
-            raise MalformedLayerError(f"compressed data that is damaged: {error}") from error
+            raise _damaged(error) from error
 
     def close(self) -> None:
         if not self._walker.between_frames:
@@ -223,18 +246,78 @@ def _truncated() -> MalformedLayerError:
     return MalformedLayerError("the compressed data ends too early")
 
 
+def _damaged(what: object) -> MalformedLayerError:
+    return MalformedLayerError(f"the compressed data is damaged: {what}")
+
+
+class _Gzip:
+    """gzip, whose heads (RFC 1952, section 2.3) are read here: ISA-L loses track of their CRC when they come in parts.
+
+    As with Go, reserved flags mean nothing, and texts in the head are limited.
+    """
+
+    error: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # the stubs take the class for an instance
+
+    def head_length(self, head: bytes) -> int:
+        _expect(Compression.GZIP, head)
+        if len(head) < 10:
+            return 0
+        flags, at = head[3], 10
+        if flags & _GZIP_EXTRA:
+            at += 2 + int.from_bytes(head[at : at + 2], "little")
+        for flag in (_GZIP_NAME, _GZIP_COMMENT):
+            if flags & flag:
+                end = head.find(0, at, at + _GZIP_TEXT_LIMIT)
+                if end < 0 and len(head) >= at + _GZIP_TEXT_LIMIT:
+                    raise _damaged("a gzip header with a text too long")
+                at = end + 1 if end >= 0 else len(head) + 1
+        if flags & _GZIP_CRC:
+            crc = int.from_bytes(head[at : at + 2], "little")
+            if len(head) >= at + 2 and crc != isal_zlib.crc32(head[:at]) & 0xFFFF:
+                raise _damaged("a gzip header with a wrong CRC")
+            at += 2
+        return at if len(head) >= at else 0
+
+    def open(self, head: bytes) -> _MemberDecoder:
+        return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP_NO_HDR_VER)
+
+
+class _Bzip2:
+    error: type[Exception] = OSError
+
+    def head_length(self, head: bytes) -> int:
+        return _expect(Compression.BZIP2, head)
+
+    def open(self, head: bytes) -> _MemberDecoder:
+        member = bz2.BZ2Decompressor()
+        member.decompress(head)
+        return member
+
+
+class _Xz:
+    error: type[Exception] = lzma.LZMAError
+
+    def head_length(self, head: bytes) -> int:
+        return _expect(Compression.XZ, head)
+
+    def open(self, head: bytes) -> _MemberDecoder:
+        member = lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)
+        member.decompress(head)
+        return member
+
+
+def _expect(compression: Compression, head: bytes) -> int:
+    """The length of the magic that ``head`` begins with, 0 if it is not complete."""
+    magic = _MAGIC[compression]
+    if not magic.startswith(head[: len(magic)]):
+        raise MalformedLayerError("bytes after the compressed data that are no further member of it")
+    return len(magic) if len(head) >= len(magic) else 0
+
+
 _DECODERS: Final[dict[Compression, Callable[[], _Decoder]]] = {
     Compression.NONE: _Plain,
-    Compression.BZIP2: lambda: _Members(_MAGIC[Compression.BZIP2], bz2.BZ2Decompressor, OSError),
-    Compression.GZIP: lambda: _Members(
-        _MAGIC[Compression.GZIP],
-        lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
-        igzip_lib.IsalError,  # type: ignore[arg-type]  # the stubs take the class for an instance
-    ),
-    Compression.XZ: lambda: _Members(
-        _MAGIC[Compression.XZ],
-        lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY),
-        lzma.LZMAError,
-    ),
+    Compression.BZIP2: lambda: _Members(_Bzip2()),
+    Compression.GZIP: lambda: _Members(_Gzip()),
+    Compression.XZ: lambda: _Members(_Xz()),
     Compression.ZSTD: _Zstd,
 }

@@ -127,7 +127,7 @@ def parse_header(block: bytes, position: int) -> Member:
     name, owner, size, mtime, checksum, kind, link, magic, devices, prefix, trailer = _FIELDS(block)
     try:
         if _adler32(block) & 0xFFFF != _expected_adler(checksum):
-            raise _malformed("a header with a wrong checksum", position)
+            raise _malformed("not a tar header: its checksum is wrong", position)
         if magic == _GNU and not prefix[0] and not prefix[12]:
             prefix = b""
         elif magic != _USTAR or trailer == _STAR_TRAILER:
@@ -138,7 +138,7 @@ def parse_header(block: bytes, position: int) -> Member:
         mtime_ns = _mtime(mtime)
         major, minor = (0, 0) if devices == _NO_DEVICES else _devices(devices)
     except ValueError as error:
-        raise _malformed("a header with a number that is none", position) from error
+        raise _malformed("a tar header with a field that is no number", position) from error
     end = name.find(0)
     if end >= 0:
         name = name[:end]
@@ -155,20 +155,22 @@ def settable_time(time_ns: int) -> int:
 
 def _parse_any(block: bytes, position: int) -> Member:
     """Read a header of any flavour; see parse_header, of which this is the long form."""
+    if not _has_checksum(block):
+        raise _malformed("not a tar header: its checksum is wrong", position)
     try:
-        _verify_checksum(block, position)
         return _unpack(block, position)
     except ValueError as error:
-        raise _malformed("a header with a number that is none", position) from error
+        raise _malformed("a tar header with a field that is no number", position) from error
 
 
-def _verify_checksum(block: bytes, position: int) -> None:
-    expected = _octal(block[148:156])
+def _has_checksum(block: bytes) -> bool:
+    try:
+        expected = _octal(block[148:156])
+    except ValueError:
+        return False
     others = block[:148] + block[156:]
     unsigned = sum(others) + 8 * 0x20
-    signed = unsigned - 256 * sum(1 for byte in others if byte >= 0x80)
-    if expected not in (unsigned, signed):
-        raise _malformed("a header with a wrong checksum", position)
+    return expected in (unsigned, unsigned - 256 * sum(1 for byte in others if byte >= 0x80))
 
 
 def _unpack(block: bytes, position: int) -> Member:

@@ -108,7 +108,7 @@ class FrameWalker:
         head = int.from_bytes(data[at : at + 3], "little")
         kind, size = head >> 1 & 3, head >> 3
         if kind == _RESERVED or size > _BLOCK_LIMIT:
-            raise MalformedLayerError("compressed data that is damaged: a block that cannot be")
+            raise MalformedLayerError("the compressed data is damaged: a block that cannot be")
         if head & 1:
             self._next = self._checksum if self._has_checksum else self._frame
         contents = self._block_limit if kind == _COMPRESSED else size
