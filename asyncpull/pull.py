@@ -16,12 +16,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-import structlog
-
 from asyncpull.errors import NotInStoreError, SourceError
 from asyncpull.extract.pool import WorkerPool
 from asyncpull.fetch.fetcher import Fetcher
 from asyncpull.fetch.scheduler import SchedulerLimits
+from asyncpull.log import Log
 from asyncpull.plan import LayerAction, PulledImage, PulledLayer, PullPlan, PullPolicy, ResolvedImage, plan_pull
 from asyncpull.progress import (
     CommitCompleted,
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 # How often a plan is made again because somebody removed a layer that it reuses.
 _ATTEMPTS = 3
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = Log(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,13 @@ _RECEIVE = 1 << 16
 
 
 def _python_path() -> str:
-    """The search path for modules with this package on it, also where a program found it by a way of its own."""
+    """Where a worker looks for modules: where this process does, in whatever way it came to that.
+
+    So a worker finds this package even if the program put it on the path itself, and need not work out the path again
+    (``-S``: no site module, no .pth files), which is a good part of a start.
+    """
     package_parent = str(Path(__file__).parents[2])
-    return os.pathsep.join((package_parent, *filter(None, [os.environ.get("PYTHONPATH")])))
+    return os.pathsep.join((package_parent, *filter(None, sys.path)))
 
 
 class BlobFront:
@@ -78,7 +82,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                command = [sys.executable, "-P", "-m", "asyncpull.extract.worker", str(theirs.fileno())]
+                command = [sys.executable, "-S", "-P", "-m", "asyncpull.extract.worker", str(theirs.fileno())]
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
