@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,14 @@ from tests.support.tars import Entry, tar
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+_NOBODY = 0xFFFF_FFFF
+
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, rights, who)
+    for tag, rights, who in ((1, 7, _NOBODY), (2, 7, 77), (4, 5, _NOBODY), (16, 5, _NOBODY), (32, 0, _NOBODY))
+)
+"""A POSIX ACL as an attribute holds it: user::rwx, user:77:rwx, group::r-x, mask::r-x, other::---."""
 
 
 @dataclass(frozen=True, slots=True)

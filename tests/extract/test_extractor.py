@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.errors import UnsupportedMemberError
+from tests.extract.conftest import ACL
 from tests.support.tars import (
     DAY_ONE,
     block_device,
@@ -237,18 +238,6 @@ def test_nothing_is_inherited_from_a_setgid_root(layers: Layers) -> None:
     for name in ("f", "d", "i", "i/f"):
         assert layer.info(name).st_gid == 0
         assert not layer.info(name).st_mode & stat.S_ISGID
-
-
-ACL = struct.pack("<I", 2) + b"".join(
-    struct.pack("<HHI", tag, rights, who)
-    for tag, rights, who in [
-        (0x01, 7, 0xFFFFFFFF),
-        (0x02, 7, 77),
-        (0x04, 5, 0xFFFFFFFF),
-        (0x10, 5, 0xFFFFFFFF),
-        (0x20, 0, 0xFFFFFFFF),
-    ]
-)
 
 
 def test_nothing_is_inherited_from_default_acls(layers: Layers) -> None:
