@@ -33,4 +33,12 @@ class Log:
         if logging.getLogger(self._name).isEnabledFor(level):
             import structlog
 
-            structlog.stdlib.get_logger(self._name).log(level, event, **fields)
+            logger = structlog.stdlib.get_logger(self._name)
+            if not structlog.is_configured():
+                # Left alone, structlog prints to stdout; until somebody configures it, records go to logging.
+                logger = structlog.wrap_logger(
+                    logging.getLogger(self._name),
+                    processors=[structlog.stdlib.render_to_log_kwargs],
+                    wrapper_class=structlog.stdlib.BoundLogger,
+                )
+            logger.log(level, event, **fields)
