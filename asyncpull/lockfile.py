@@ -74,6 +74,10 @@ class LockedFile:
         os.pwrite(self.fd, token, 0)
         return token
 
+    def is_current(self) -> bool:
+        """Whether the locked file is still the one at its path: somebody may remove a lock file while holding it."""
+        return _is_file_at(self.path, self.fd)
+
     def __repr__(self) -> str:
         return f"LockedFile({str(self.path)!r}, {self.mode.name})"
 

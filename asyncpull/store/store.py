@@ -103,8 +103,15 @@ class Store:
         Advisory: no other method looks at it. Waits as long as it takes; a task holds at most one of these.
         """
         path = self._private / "locks" / f"{digest.algorithm}-{digest.encoded}"
-        async with locked(path, LockMode.EXCLUSIVE):
-            yield
+        while True:
+            async with locked(path, LockMode.EXCLUSIVE) as lock:
+                if not lock.is_current():
+                    continue  # whoever had it before has removed it
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
     # --------------------------------------------------------------------------------------------- looking
 

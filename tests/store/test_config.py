@@ -1,0 +1,222 @@
+"""Which store is meant: files, environment, explicit wishes; and what is refused, with a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asyncpull.errors import ConfigurationError
+from asyncpull.store.config import StoreConfig, StoreOverrides, load_config
+
+
+class Machine:
+    """A machine with configuration directories of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.etc, self.share, self.home = root / "etc", root / "share", root / "home"
+        for directory in (self.etc, self.share, self.home / ".config/containers"):
+            directory.mkdir(parents=True)
+        self.graph, self.run = root / "graph", root / "run"
+
+    def config(
+        self, environ: dict[str, str] | None = None, uid: int = 0, overrides: StoreOverrides | None = None
+    ) -> StoreConfig:
+        environ = {"HOME": str(self.home), **(environ or {})}
+        return load_config(environ, uid, overrides, system_directories=(self.etc, self.share))
+
+    def storage_conf(self, text: str, directory: Path | None = None) -> Path:
+        path = (directory or self.etc) / "storage.conf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def roots(self, **more: str) -> str:
+        lines = [f'{key} = "{value}"' for key, value in {"graphroot": self.graph, "runroot": self.run, **more}.items()]
+        return "\n".join(["[storage]", *lines, ""])
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_defaults_of_root(machine: Machine) -> None:
+    config = machine.config()
+    assert config.graph_root == Path("/var/lib/containers/storage")
+    assert config.run_root == Path("/run/containers/storage").resolve()
+    assert (config.driver, config.options, config.is_synced) == ("overlay", {}, True)
+
+
+def test_defaults_of_a_user(machine: Machine) -> None:
+    config = machine.config({"XDG_RUNTIME_DIR": "/run/user/1000"}, uid=1000)
+    assert config.graph_root == machine.home / ".local/share/containers/storage"
+    assert config.run_root == Path("/run/user/1000/containers").resolve()
+    assert config.rootless
+    config = machine.config({"XDG_DATA_HOME": str(machine.home / "data"), "TMPDIR": "/var/tmp"}, uid=4711)
+    assert config.graph_root == machine.home / "data/containers/storage"
+    assert config.run_root == Path("/var/tmp/storage-run-4711/containers")
+
+
+def test_inside_of_a_user_namespace_the_user_stays_the_same(machine: Machine) -> None:
+    inside = {
+        "_CONTAINERS_USERNS_CONFIGURED": "done",
+        "_CONTAINERS_ROOTLESS_UID": "1000",
+        "XDG_RUNTIME_DIR": "/run/user/1000",
+    }
+    config = machine.config(inside, uid=0)
+    assert config.rootless
+    assert config == machine.config({"XDG_RUNTIME_DIR": "/run/user/1000"}, uid=1000)
+
+
+def test_the_system_file(machine: Machine) -> None:
+    machine.storage_conf(machine.roots(driver="overlay") + '[storage.options]\nmountopt = "nodev"\n')
+    config = machine.config()
+    assert (config.graph_root, config.run_root) == (machine.graph, machine.run)
+    assert config.mount_options == ("nodev",)
+    assert config.reason == "storage.conf"
+
+
+def test_etc_comes_before_usr_share(machine: Machine) -> None:
+    machine.storage_conf('[storage]\ngraphroot = "/from/share"\n', machine.share)
+    assert machine.config().graph_root == Path("/from/share")
+    machine.storage_conf("[storage]\n")
+    assert machine.config().graph_root == Path("/var/lib/containers/storage")
+
+
+def test_a_users_own_file(machine: Machine) -> None:
+    machine.storage_conf('[storage]\ngraphroot = "/from/etc"\n')
+    machine.storage_conf(machine.roots(), machine.home / ".config/containers")
+    assert machine.config(uid=1000).graph_root == machine.graph
+    assert machine.config(uid=0).graph_root == Path("/from/etc")
+    xdg = machine.home / "xdg"
+    machine.storage_conf('[storage]\ngraphroot = "/from/xdg"\n', xdg / "containers")
+    assert machine.config({"XDG_CONFIG_HOME": str(xdg)}).graph_root == Path("/from/xdg")
+
+
+def test_the_file_of_the_environment_is_the_only_one(machine: Machine) -> None:
+    machine.storage_conf(machine.roots())
+    (machine.etc / "storage.conf.d").mkdir()
+    (machine.etc / "storage.conf.d/a.conf").write_text('[storage]\ngraphroot = "/from/drop-in"\n')
+    other = machine.home / "other.conf"
+    other.write_text('[storage]\nrunroot = "/from/other"\n')
+    config = machine.config({"CONTAINERS_STORAGE_CONF": str(other)})
+    assert config.graph_root == Path("/var/lib/containers/storage")
+    assert config.run_root == Path("/from/other")
+    with pytest.raises(ConfigurationError, match=r"missing\.conf"):
+        machine.config({"CONTAINERS_STORAGE_CONF": str(machine.home / "missing.conf")})
+
+
+def test_drop_ins_by_name_the_more_specific_place_first(machine: Machine) -> None:
+    machine.storage_conf(machine.roots())
+    for directory, name, graph in (
+        (machine.share / "storage.conf.d", "50.conf", "/share/50"),
+        (machine.etc / "storage.conf.d", "50.conf", "/etc/50"),
+        (machine.share / "storage.conf.d", "40.conf", "/share/40"),
+        (machine.etc / "storage.rootless.conf.d/1000", "60.conf", "/user/60"),
+        (machine.etc / "storage.rootful.conf.d", "55.conf", "/rootful/55"),
+    ):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(f'[storage]\ngraphroot = "{graph}"\n')
+    assert machine.config().graph_root == Path("/rootful/55")
+    assert machine.config(uid=1000).graph_root == Path("/user/60")
+    assert machine.config(uid=1001).graph_root == Path("/etc/50")
+    assert machine.config(uid=1001).run_root == machine.run
+    last = machine.home / "last.conf"
+    last.write_text('[storage]\ngraphroot = "/last"\n')
+    assert machine.config({"CONTAINERS_STORAGE_CONF_OVERRIDE": str(last)}).graph_root == Path("/last")
+
+
+def test_variables_and_links_in_roots(machine: Machine) -> None:
+    (machine.home / "real").mkdir()
+    (machine.home / "link").symlink_to("real")
+    machine.storage_conf('[storage]\ngraphroot = "$HOME/link/$UID"\nrunroot = "${HOME}/run"\n')
+    config = machine.config(uid=1000)
+    assert config.graph_root == machine.home / "real/1000"
+    assert config.run_root == machine.home / "run"
+
+
+def test_explicit_wishes_win_and_void_configured_options(machine: Machine) -> None:
+    machine.storage_conf(machine.roots() + '[storage.options.overlay]\nmountopt = "nodev"\n')
+    wishes = StoreOverrides(graph_root=machine.home / "mine", run_root=machine.home / "run")
+    config = machine.config(overrides=wishes)
+    assert (config.graph_root, config.run_root) == (machine.home / "mine", machine.home / "run")
+    assert config.mount_options == ()
+    wishes = StoreOverrides(graph_root=machine.home / "mine", options=("overlay.mountopt=noatime,nodev", "sync=none"))
+    config = machine.config(overrides=wishes)
+    assert config.mount_options == ("noatime", "nodev")
+    assert not config.is_synced
+
+
+def test_options_of_the_environment_replace_those_of_the_file(machine: Machine) -> None:
+    machine.storage_conf(machine.roots() + '[storage.options]\nmountopt = "nodev"\nignore_chown_errors = true\n')
+    assert machine.config().ignore_chown_errors
+    config = machine.config({"STORAGE_OPTS": "overlay.sync=none,"})
+    assert config.options == {"sync": "none"}
+
+
+def test_the_drivers_own_table_wins(machine: Machine) -> None:
+    machine.storage_conf(
+        machine.roots() + '[storage.options]\nmountopt = "nodev"\n[storage.options.overlay]\nmountopt = "noatime"\n'
+    )
+    assert machine.config().mount_options == ("noatime",)
+
+
+@pytest.mark.parametrize("name", ["overlay", "overlay2"])
+def test_the_driver_by_both_of_its_names(machine: Machine, name: str) -> None:
+    config = machine.config({"STORAGE_DRIVER": name})
+    assert (config.driver, config.reason) == ("overlay", "STORAGE_DRIVER")
+
+
+def test_an_overlay_store_is_recognised(machine: Machine) -> None:
+    (machine.graph / "overlay").mkdir(parents=True)
+    machine.storage_conf(machine.roots())
+    assert machine.config().reason == "present in the graph root"
+
+
+@pytest.mark.parametrize(
+    "environ_or_text",
+    [
+        {"STORAGE_DRIVER": "vfs"},
+        {"STORAGE_OPTS": "overlay.mount_program=/usr/bin/fuse-overlayfs"},
+        {"STORAGE_OPTS": "nonsense"},
+        {"STORAGE_OPTS": "sync=sometimes"},
+        'driver = "btrfs"',
+        'imagestore = "/other"',
+        "transient_store = true",
+        'graphroot = "relative"',
+        '[storage.options.overlay]\nforce_mask = "shared"',
+        '[storage.options.overlay]\nuse_composefs = "true"',
+        'options = "none"',
+        "not toml",
+    ],
+)
+def test_refuses_what_cannot_be_used_yet(machine: Machine, environ_or_text: dict[str, str] | str) -> None:
+    environ = environ_or_text if isinstance(environ_or_text, dict) else {}
+    if isinstance(environ_or_text, str):
+        machine.storage_conf(f"[storage]\n{environ_or_text}\n")
+    with pytest.raises(ConfigurationError):
+        machine.config(environ)
+
+
+def test_refuses_a_store_of_another_driver(machine: Machine) -> None:
+    (machine.graph / "btrfs").mkdir(parents=True)
+    machine.storage_conf(machine.roots())
+    with pytest.raises(ConfigurationError, match="btrfs") as caught:
+        machine.config()
+    assert caught.value.hint
+    (machine.graph / "overlay").mkdir()
+    with pytest.raises(ConfigurationError, match="several"):
+        machine.config()
+
+
+def test_refuses_one_root_for_both(machine: Machine) -> None:
+    machine.storage_conf(f'[storage]\ngraphroot = "{machine.graph}"\nrunroot = "{machine.graph}"\n')
+    with pytest.raises(ConfigurationError, match="at once"):
+        machine.config()
+
+
+def test_relative_wishes_are_meant_from_here(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(machine.home)
+    config = machine.config(overrides=StoreOverrides(Path("g"), Path("r")))
+    assert (config.graph_root, config.run_root) == (machine.home / "g", machine.home / "r")
