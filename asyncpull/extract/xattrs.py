@@ -6,6 +6,7 @@ name                          rule
 ``security.selinux``          never taken from an archive or another layer: the label belongs to the machine
 ``trusted.overlay.*``,        set if the archive says so, as podman does; never adopted from a layer below
 ``user.overlay.*``
+``trusted.SGI_ACL_*``         not read: XFS shows its ACLs a second time under these names
 ``system.posix_acl_default``  set after everything else is there, or what is made in the directory would inherit it
 everything else               set after the owner, which would clear ``security.capability``
 ============================  ======================================================================================
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SELINUX: Final = b"security.selinux"
 DEFAULT_ACL: Final = b"system.posix_acl_default"
+_NOT_READ: Final = frozenset((SELINUX, b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"))
 _OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
 
 Target = int | bytes
@@ -71,7 +73,7 @@ def apply_xattrs(target: Target, xattrs: Mapping[bytes, bytes], *, in_userns: bo
 
 
 def read_xattrs(target: Target) -> dict[bytes, bytes]:
-    """Read all attributes but SELinux's; a file system without any has none."""
+    """Read the attributes that make up a file; a file system without any has none."""
     follow = isinstance(target, int)
     try:
         names = os.listxattr(target, follow_symlinks=follow)
@@ -79,7 +81,7 @@ def read_xattrs(target: Target) -> dict[bytes, bytes]:
         if error.errno == errno.ENOTSUP:
             return {}
         raise
-    found = {os.fsencode(name) for name in names} - {SELINUX}
+    found = {os.fsencode(name) for name in names} - _NOT_READ
     return {name: _get(target, name) for name in found}
 
 
