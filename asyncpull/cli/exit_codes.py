@@ -55,12 +55,15 @@ _BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (NoSpaceError, CANNOT_WRITE),
     (TemporaryError, TEMPORARY),
     (AuthenticationError, NO_PERMISSION),
-    (MountError, NO_PERMISSION),
 )
 
 
 def exit_code_of(error: BaseException) -> int:
     """The exit code that tells a caller what kind of failure ``error`` is."""
+    if isinstance(error, MountError) and isinstance(error.__cause__, OSError):
+        # The kernel refused: a namespace, a capability or a file system is missing. Other errors of mounting are about
+        # the state of the store, such as that nothing is mounted.
+        return NO_PERMISSION
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), FAILED)
 
 

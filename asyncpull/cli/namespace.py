@@ -81,7 +81,7 @@ def require_lasting(what: str) -> None:
         raise MountError(
             f"{what}: an ordinary user's mounts exist in a namespace only, and end with it",
             "run it inside `asyncpull unshare`",
-        )
+        ) from PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def _enter(command: Sequence[str]) -> NoReturn:
@@ -111,7 +111,7 @@ def _unshare_and_map(uid: int, gid: int) -> None:
                 raise MountError(
                     f"IDs cannot be mapped: {complaint.decode(errors='replace').strip()}",
                     "newuidmap and newgidmap must be setuid root, and /etc/subuid and /etc/subgid must be right",
-                )
+                ) from PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     finally:
         if helper is not None and helper.poll() is None:
             helper.communicate()  # the end of its input ends it
@@ -138,7 +138,8 @@ def _unshare() -> None:
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
         number = ctypes.get_errno()
         why = _WHY_NOT.get(number, os.strerror(number))
-        raise MountError(f"a user namespace is missing: {why}", _what_would_allow())
+        cause = OSError(number, os.strerror(number))
+        raise MountError(f"a user namespace is missing: {why}", _what_would_allow()) from cause
 
 
 def _map_single(uid: int, gid: int) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from asyncpull import errors
 from asyncpull.cli.exit_codes import common_exit_code, exit_code_of
+from asyncpull.errors import MountError
 
 CONTRACT = {
     "AsyncpullError": 1,
@@ -36,7 +37,7 @@ CONTRACT = {
     "NotInStoreError": 2,
     "InUseError": 1,
     "PolicyError": 65,
-    "MountError": 77,
+    "MountError": 1,
     "WorkerError": 1,
 }
 ARGUMENTS = {
@@ -53,6 +54,12 @@ def test_the_contract_knows_every_error() -> None:
 @pytest.mark.parametrize(("name", "code"), CONTRACT.items())
 def test_exit_code(name: str, code: int) -> None:
     assert exit_code_of(getattr(errors, name)(*ARGUMENTS.get(name, ("what failed",)))) == code
+
+
+def test_a_mount_that_the_kernel_refuses_lacks_a_privilege() -> None:
+    error = MountError("cannot mount")
+    error.__cause__ = PermissionError(1, "Operation not permitted")
+    assert exit_code_of(error) == 77
 
 
 def test_an_error_of_nobody_is_one() -> None:

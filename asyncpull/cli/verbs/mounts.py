@@ -47,7 +47,18 @@ def mount(session: Session, target: str | None) -> int:
 
 
 async def _list(store: Store, *, as_json: bool) -> None:
-    raise NotImplementedError
+    names = await _names_by_layer(store)
+    rows = [(names.get(mount.layer, mount.layer), str(mount.path), mount.count) for mount in await store.mounts()]
+    if as_json:
+        write_json([{"target": target, "path": path, "count": count} for target, path, count in rows])
+    else:
+        write_table(["MOUNTED", "COUNT", "PATH"], [[target, str(count), path] for target, path, count in rows])
+
+
+async def _names_by_layer(store: Store) -> dict[str, str]:
+    """What a mounted layer is called: the container it belongs to, or the image it is the top of."""
+    names = {image.layer: (image.names or (image.id,))[0] for image in await store.images() if image.layer}
+    return names | {container.layer: (container.names or (container.id,))[0] for container in await store.containers()}
 
 
 @click.command("unmount")
@@ -64,10 +75,12 @@ def unmount(session: Session, targets: Sequence[str], everything: bool, force: b
     namespace.require_lasting("unmount")
 
     async def work(store: Store) -> int:
-        async def take_down(target: str) -> list[str]:
-            await store.unmount(target, force=force)
-            return []
+        known = {mount.layer: mount for mount in await store.mounts()} if everything else {}
 
-        return await for_each(targets, take_down, settings)
+        async def take_down(target: str) -> list[str]:
+            await store.unmount(known.get(target, target), force=force)
+            return [target]
+
+        return await for_each(list(known) or targets, take_down, settings)
 
     return run_with_store(settings, work)

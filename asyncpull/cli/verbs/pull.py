@@ -81,13 +81,13 @@ def show(outcomes: Sequence[PulledImage | BaseException], references: Sequence[R
     """Write what was pulled to stdout and what failed to stderr; the exit code that says it all."""
     pulled, code = settle(map(str, references), outcomes)
     if settings.json:
-        write_json([_as_json(image) for image in pulled])
+        write_json([pulled_as_json(image) for image in pulled])
     else:
         write_lines(image.id for image in pulled)
     return code
 
 
-def _as_json(image: PulledImage) -> dict[str, object]:
+def pulled_as_json(image: PulledImage) -> dict[str, object]:
     """The object that ``--json`` prints for one pulled image."""
     return {
         "reference": image.reference,
