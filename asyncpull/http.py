@@ -272,11 +272,12 @@ def _our_error(subject: str, error: Exception) -> SourceError:
 
 
 def _without_request(error: Exception) -> Exception:
-    """``error``, unable to print a URL or a header of the request; as a cause it may end up in a log."""
+    """``error``, unable to print a URL, a header or what came instead of HTTP; as a cause it may end up in a log."""
     if isinstance(error, aiohttp.ClientResponseError):
         nowhere, nothing = URL("http://redacted"), CIMultiDictProxy[str](CIMultiDict())
         error.request_info = aiohttp.RequestInfo(nowhere, error.request_info.method, nothing, nowhere)
-        error.args, error.history, error.headers = (), (), None
+        error.args, error.history, error.headers, error.message = (), (), None, "not HTTP"
+        error.__cause__ = error.__context__ = None
     elif isinstance(error, aiohttp.InvalidURL):
         error.args = ("a URL",)
     return error

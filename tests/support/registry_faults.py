@@ -6,12 +6,12 @@ Several may apply to one request, in the order in which they were added.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
 
 @dataclass(slots=True)
@@ -33,7 +33,10 @@ class Reply:
     gate: asyncio.Event | None = None
 
 
-def status(code: int, body: bytes = b"", **headers: str) -> Callable[[Reply], None]:
+Fault: TypeAlias = Callable[[Reply], None]
+
+
+def status(code: int, body: bytes = b"", **headers: str) -> Fault:
     """Answer with another status; ``Retry_After="1"`` is a header."""
 
     def change(reply: Reply) -> None:
@@ -43,12 +46,12 @@ def status(code: int, body: bytes = b"", **headers: str) -> Callable[[Reply], No
     return change
 
 
-def error(code: int, name: str, message: str, **headers: str) -> Callable[[Reply], None]:
+def error(code: int, name: str, message: str, **headers: str) -> Fault:
     """Answer with an error as the distribution-spec has it."""
     return status(code, json.dumps({"errors": [{"code": name, "message": message}]}).encode(), **headers)
 
 
-def header(name: str, value: str | None) -> Callable[[Reply], None]:
+def header(name: str, value: str | None) -> Fault:
     """Set a header, or leave it out; what would be computed is not computed then."""
 
     def change(reply: Reply) -> None:
@@ -57,12 +60,12 @@ def header(name: str, value: str | None) -> Callable[[Reply], None]:
     return change
 
 
-def redirect(location: str, code: int = 307) -> Callable[[Reply], None]:
+def redirect(location: str, code: int = 307) -> Fault:
     """Send the client elsewhere."""
     return status(code, Location=location)
 
 
-def replaced(body: bytes) -> Callable[[Reply], None]:
+def replaced(body: bytes) -> Fault:
     """Send another body."""
 
     def change(reply: Reply) -> None:
@@ -71,7 +74,7 @@ def replaced(body: bytes) -> Callable[[Reply], None]:
     return change
 
 
-def flip(at: int) -> Callable[[Reply], None]:
+def flip(at: int) -> Fault:
     """Change the byte at this offset of the blob."""
 
     def change(reply: Reply) -> None:
@@ -82,7 +85,7 @@ def flip(at: int) -> Callable[[Reply], None]:
     return change
 
 
-def surplus(data: bytes = b"surplus") -> Callable[[Reply], None]:
+def surplus(data: bytes = b"surplus") -> Fault:
     """Send more than there is."""
 
     def change(reply: Reply) -> None:
@@ -91,7 +94,7 @@ def surplus(data: bytes = b"surplus") -> Callable[[Reply], None]:
     return change
 
 
-def truncated(size: int) -> Callable[[Reply], None]:
+def truncated(size: int) -> Fault:
     """Have less than there is."""
 
     def change(reply: Reply) -> None:
@@ -115,7 +118,7 @@ def until_close(reply: Reply) -> None:
     reply.framing = "close"
 
 
-def cut(at: int, *, reset: bool = False) -> Callable[[Reply], None]:
+def cut(at: int, *, reset: bool = False) -> Fault:
     """Close the connection after so many bytes of the body."""
 
     def change(reply: Reply) -> None:
@@ -124,7 +127,7 @@ def cut(at: int, *, reset: bool = False) -> Callable[[Reply], None]:
     return change
 
 
-def stall(at: int = 0) -> Callable[[Reply], None]:
+def stall(at: int = 0) -> Fault:
     """Send nothing more after so many bytes of the body, but keep the connection."""
 
     def change(reply: Reply) -> None:
@@ -133,7 +136,7 @@ def stall(at: int = 0) -> Callable[[Reply], None]:
     return change
 
 
-def hold(gate: asyncio.Event, at: int = 0) -> Callable[[Reply], None]:
+def hold(gate: asyncio.Event, at: int = 0) -> Fault:
     """Send the headers and so many bytes of the body, and the rest when the gate is opened."""
 
     def change(reply: Reply) -> None:
@@ -142,7 +145,7 @@ def hold(gate: asyncio.Event, at: int = 0) -> Callable[[Reply], None]:
     return change
 
 
-def hold_head(gate: asyncio.Event) -> Callable[[Reply], None]:
+def hold_head(gate: asyncio.Event) -> Fault:
     """Send nothing but a part of the headers until the gate is opened."""
 
     def change(reply: Reply) -> None:

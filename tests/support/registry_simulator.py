@@ -9,7 +9,8 @@
         registry.on("/blobs/", flip(7), times=None)        # every one
         …  registry.address, registry.requests
 
-The faults are in registry_faults.py. Nothing of asyncpull is used here, so that a mistake of ours cannot hide itself in its own simulator.
+The faults are in registry_faults.py. Nothing of asyncpull is used here, so that a mistake of ours cannot hide itself
+in its own simulator.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from tests.support.registry_faults import Reply
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
     from tests.support.images import Image
+    from tests.support.registry_faults import Fault
 
 _PIECE = 64 << 10
 _HEAD_LIMIT = 64 << 10
@@ -66,7 +67,7 @@ class Rule:
     """A fault, for the next ``times`` requests (None: all) by ``method`` whose target contains ``part``."""
 
     part: str
-    fault: Callable[[Reply], None]
+    fault: Fault
     times: int | None
     method: str
 
@@ -173,7 +174,7 @@ class RegistrySimulator:
         self.add_manifest(repository, tag, target.manifest.data, target.manifest.media_type)
         return f"{self.address}/{repository}:{tag}"
 
-    def on(self, part: str, *faults: Callable[[Reply], None], times: int | None = 1, method: str = "GET") -> None:
+    def on(self, part: str, *faults: Fault, times: int | None = 1, method: str = "GET") -> None:
         """Apply ``faults`` to the next ``times`` requests (None: to all) whose target contains ``part``."""
         for fault in faults:
             self._rules.append(Rule(part, fault, times, method))
@@ -209,7 +210,12 @@ class RegistrySimulator:
             writer.close()
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        first = await reader.readexactly(1)
+        if not first.isalpha():
+            # A TLS handshake; answered as Go's server does.
+            writer.write(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n")
+            return False
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = head[0].split(" ")
         headers = dict(line.split(": ", 1) for line in head[1:] if line)
         request = Request(method, target, {name.lower(): value for name, value in headers.items()})
