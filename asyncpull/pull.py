@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncpull.registry.config import RegistryAccess
+    from asyncpull.retry import RetryPolicy
     from asyncpull.spec.platform import Platform
     from asyncpull.spec.source import Source
     from asyncpull.store.store import Store
@@ -71,8 +72,8 @@ class Puller:
     """Pulls images into ``store``; an async context manager, and one scheduler for all pulls made through it.
 
     ``platform`` is that of this machine unless given. ``access`` says how registries are trusted and where
-    credentials are. ``reporter`` hears of every pull's progress, on the event loop. A Puller belongs to the event
-    loop that entered it.
+    credentials are. ``reporter`` hears of every pull's progress, on the event loop. ``retry`` says how patient to be
+    with registries. A Puller belongs to the event loop that entered it.
     """
 
     def __init__(
@@ -83,12 +84,13 @@ class Puller:
         access: RegistryAccess | None = None,
         limits: Limits | None = None,
         reporter: Reporter | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         limits = limits or Limits()
         self._store = store
         self._platform = platform or host_platform()
-        self._client = RegistryClient(access)
-        self._fetcher = Fetcher(store.spool_root, limits=SchedulerLimits(limits.max_parallel_downloads))
+        self._client = RegistryClient(access, retry=retry)
+        self._fetcher = Fetcher(store.spool_root, limits=SchedulerLimits(limits.max_parallel_downloads), retry=retry)
         self._pool = WorkerPool(limits.workers)
         self._reporter = reporter or Silent()
         self._numbers = itertools.count(1)
@@ -109,8 +111,9 @@ class Puller:
     async def pull(self, reference: str | Reference, *, when: PullPolicy = PullPolicy.ALWAYS) -> PulledImage:
         """Pull what ``reference`` names, unless ``when`` says that what the store has will do.
 
-        After it returns the image is in the store under that name, whole, and survives a power cut. After an error,
-        or a cancellation, the store lists what it listed before; what was received stays for the next pull.
+        After it returns the image is in the store under that name, whole, and survives a power cut. After an error
+        the store lists what it listed before; what was received stays for the next pull. The same goes for a
+        cancellation, but for a commit that has begun: that runs to its end.
 
         Raises InvalidReferenceError; SourceError if the registry does not give it; DocumentError, IntegrityError,
         LayerError if what it gives is refused; StoreError; NotInStoreError for NEVER; WorkerError.
@@ -158,7 +161,7 @@ class Puller:
                     if attempt == _ATTEMPTS:
                         raise
                     _log.info("a layer went away while it was to be reused, planning again", image=str(image.reference))
-        for step in plan.having(LayerAction.FETCH):
+        for step in plan.steps:  # all of them: a pull that was killed after its commit has left spools behind
             await self._fetcher.discard(step.blob.digest)
         return plan, steps
 
