@@ -339,17 +339,16 @@ class Extractor:
                 raise self._refused("a hard link to a directory") from error
             raise
         info = os.lstat(name, dir_fd=parent.fd)
-        if stat.S_ISLNK(info.st_mode):
-            return
         if is_whiteout(info):
             raise self._refused("a hard link to something that this layer deletes")
         is_given = (info.st_uid, info.st_gid) == owner
         if not is_given:
             self._give_name(parent, name, owner)
-        if not is_given or stat.S_IMODE(info.st_mode) != member.mode & _ALL_BITS:
-            os.chmod(name, member.mode & _ALL_BITS, dir_fd=parent.fd, follow_symlinks=False)
-        if (info.st_atime_ns, info.st_mtime_ns) != (member.atime_ns, member.mtime_ns):
-            os.utime(name, ns=(member.atime_ns, member.mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
+        if not stat.S_ISLNK(info.st_mode):
+            if not is_given or stat.S_IMODE(info.st_mode) != member.mode & _ALL_BITS:
+                os.chmod(name, member.mode & _ALL_BITS, dir_fd=parent.fd, follow_symlinks=False)
+            if (info.st_atime_ns, info.st_mtime_ns) != (member.atime_ns, member.mtime_ns):
+                os.utime(name, ns=(member.atime_ns, member.mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
         if member.xattrs:
             apply_xattrs(path_of(parent.fd, name), member.xattrs, in_userns=self._rootless)
 

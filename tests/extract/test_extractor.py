@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import struct
+import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -172,10 +173,14 @@ def test_a_hard_link_gives_its_metadata_to_both_names(layers: Layers) -> None:
     assert layer.info("d/g").st_ino == info.st_ino
 
 
-def test_a_hard_link_to_a_symlink_leaves_it_as_it_is(layers: Layers) -> None:
-    layer = layers.apply([symlink("s", "f").with_(uid=1), file("f", b"x"), hard_link("s2", "s").with_(uid=2, gid=2)])
-    assert layer.info("s2").st_ino == layer.info("s").st_ino
-    assert (layer.info("s").st_uid, layer.info("f").st_uid) == (1, 0)
+def test_a_hard_link_to_a_symlink_gives_it_its_owner_but_no_times(layers: Layers) -> None:
+    link = hard_link("s2", "s", 0o600).with_(uid=2, gid=3, mtime_ns=1, xattrs={"trusted.x": b"x"})
+    layer = layers.apply([symlink("s", "f").with_(uid=1), file("f", b"x"), link])
+    info = layer.info("s")
+    assert layer.info("s2").st_ino == info.st_ino
+    assert (info.st_uid, info.st_gid, info.st_mtime_ns) == (2, 3, DAY_ONE)
+    assert layer.xattrs("s") == {"trusted.x": b"x"}
+    assert (layer.info("f").st_uid, layer.info("f").st_mtime_ns, layer.xattrs("f")) == (0, DAY_ONE, {})
 
 
 def test_a_setuid_file_stays_one_through_a_hard_link(layers: Layers) -> None:
@@ -494,3 +499,45 @@ def test_a_large_owner_can(layers: Layers) -> None:
 def test_a_path_through_what_is_no_directory_is_refused(layers: Layers, entries: list[Entry]) -> None:
     with pytest.raises(UnsupportedMemberError):
         layers.apply(entries)
+
+
+# What overlay makes of the marks
+
+
+def merged(layers: Layers, *stack: list[Entry]) -> set[str]:
+    """Names that are seen when the layers, the base first, are mounted over each other."""
+    diffs = [str(layers.apply(entries).diff) for entries in stack]
+    mount = layers.home / "merged"
+    mount.mkdir()
+    lower = ":".join(reversed([*diffs, str(layers.new_diff())]))
+    command = ["mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={lower}", str(mount)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("cannot mount an overlay here")
+    try:
+        return {os.path.relpath(path, mount) for path in mount.rglob("*")}
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+BASE = [directory("d"), file("d/old"), directory("d/sub"), file("d/sub/old"), file("f")]
+
+
+@pytest.mark.parametrize(
+    ("entries", "seen"),
+    [
+        ([whiteout("d")], {"f"}),
+        ([whiteout("d/old"), whiteout("f")], {"d", "d/sub", "d/sub/old"}),
+        ([opaque("d"), file("d/new")], {"d", "d/new", "f"}),
+        ([directory("d/sub"), opaque("d/sub")], {"d", "d/old", "d/sub", "f"}),
+        ([whiteout("d"), directory("d"), file("d/new")], {"d", "d/new", "f"}),
+        ([file("d/new"), whiteout("d")], {"d", "d/new", "f"}),
+        ([whiteout("d"), file("d/sub/new")], {"d", "d/sub", "d/sub/new", "f"}),
+        ([whiteout("d/old"), whiteout("d")], {"f"}),
+        ([whiteout("d"), whiteout("d/old"), opaque("d/sub")], {"f"}),
+        ([whiteout("d"), file("d")], {"d", "f"}),
+        ([whiteout("f"), file("f/new")], {"d", "d/old", "d/sub", "d/sub/old", "f", "f/new"}),
+        ([file("f"), whiteout("f")], {"d", "d/old", "d/sub", "d/sub/old", "f"}),
+    ],
+)
+def test_what_is_seen_over_a_base(layers: Layers, entries: list[Entry], seen: set[str]) -> None:
+    assert merged(layers, BASE, entries) == seen
