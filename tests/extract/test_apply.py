@@ -6,6 +6,7 @@ import os
 import random
 import stat
 import subprocess
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,6 +115,67 @@ def test_the_whole_of_a_large_tree_keeps_its_times(layers: Layers) -> None:
     layer = layers.apply(entries)
     assert [layer.info(f"d{number}").st_mtime_ns for number in range(count)] == [each * 1000 for each in range(count)]
     assert os.listdir("/proc/self/fd") == descriptors
+
+
+# Odd archives: the rows of table 5.3 that no other module has
+
+
+def sized(entry: Entry, size: int) -> bytes:
+    """An archive whose only member claims ``size`` bytes of contents that are not there."""
+    info = tarfile.TarInfo(str(entry.name))
+    info.type, info.size, info.linkname = entry.kind, size, str(entry.link)
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+GLOBAL = tar([file("pax_global_header", b"18 comment=abcdef\n").with_(kind=b"g")])[:1024]
+ONE = tar([file("f", b"x")])
+MEMBER = ONE[:1024]
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        tar([file("f"), file("./f")]),
+        tar([directory("d"), directory("d/")]),
+        tar([file("d/../f"), file("f")]),
+        GLOBAL + GLOBAL + ONE,
+        MEMBER + bytes([MEMBER[0] ^ 1]) + MEMBER[1:] + bytes(1024),
+        MEMBER + bytes(512) + ONE,
+        tar([file("f", b"x").with_(pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "g"})]),
+        tar([file("f").with_(kind=b"S")]),
+        tar([file("f").with_(kind=b"7")]),
+        MEMBER + sized(hard_link("h", "f"), 1) + bytes(1024),
+        sized(whiteout("w"), 1) + b"x".ljust(512, b"\0") + bytes(1024),
+        tar([file("x" * 256)]),
+        tar([file("../x")]),
+    ],
+)
+def test_an_archive_that_cannot_be_stored_and_rebuilt_is_refused(layers: Layers, archive: bytes) -> None:
+    descriptors = os.listdir("/proc/self/fd")
+    with pytest.raises(LayerError):
+        layers.apply(archive)
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        MEMBER,
+        MEMBER + bytes(512),
+        MEMBER + bytes(1024),
+        ONE + bytes(100_000),
+        ONE + b"garbage" * 1000,
+        GLOBAL + ONE,
+        tar([file("f", b"x").with_(kind=b"\0")]),
+        tar([file("/f", b"x")]),
+        tar([directory("d"), file("d/../f", b"x")]),
+    ],
+)
+def test_an_odd_archive_is_applied_whole(layers: Layers, archive: bytes) -> None:
+    layer = layers.apply(archive)
+    assert (layer.diff / "f").read_bytes() == b"x"
+    assert layer.applied.diff_size == len(archive)
+    assert b"".join(rebuild(read_split([layer.tar_split]), lambda _: (layer.diff / "f").open("rb"))) == archive
 
 
 # Failures
