@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import StoreError
-from asyncpull.store.files import disk_errors
+from asyncpull.store.files import disk_errors, sweep
 from asyncpull.store.records import CONTAINERS, Raw, format_time
 from asyncpull.store.table import Table
 from asyncpull.store.trees import remove_tree
@@ -47,6 +47,7 @@ class ContainerWriter:
         """Load. Raises StoreCorruptError, StoreError."""
         self._containers, self._lock = containers, lock
         self.rows: Rows[ContainerRecord] = containers.table.load(lock)
+        sweep(containers.directory)
 
     def require_free(self, name: str) -> None:
         """Raise StoreError if a container has this name."""

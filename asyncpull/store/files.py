@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_TEMPORARY = ".tmp-"
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -41,9 +43,9 @@ def translated(error: OSError, path: Path) -> StoreError:
 def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
     """Replace ``path`` by ``data``: readers see the old file or the new one, also after a power cut if ``durable``.
 
-    The directory is not synced: see ``sync_directory``. A leftover ``.tmp-`` file of a crash is ignored by everybody.
+    The directory is not synced: see ``sync_directory``. What a crash leaves is ignored by everybody: see ``sweep``.
     """
-    temporary = path.with_name(f".tmp-{path.name}{secrets.randbelow(1 << 32)}")
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}{secrets.randbelow(1 << 32)}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -57,6 +59,13 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = 
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep(directory: Path) -> None:
+    """Remove the half-written files that a crash left in ``directory``. Needs the lock under which they are written."""
+    for name in os.listdir(directory):
+        if name.startswith(_TEMPORARY):
+            (directory / name).unlink(missing_ok=True)
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:

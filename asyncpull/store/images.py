@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from asyncpull.errors import InvalidReferenceError, NotInStoreError, StoreCorruptError, StoreError
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.reference import parse_reference
-from asyncpull.store.files import disk_errors, make_directory, sync_file, write_atomic
+from asyncpull.store.files import disk_errors, make_directory, sweep, sync_file, write_atomic
 from asyncpull.store.records import (
     IMAGES,
     big_data_file_name,
@@ -57,6 +57,7 @@ class ImageWriter:
         """Load. Raises StoreCorruptError, StoreError."""
         self._images, self._lock = images, lock
         self.rows: Rows[ImageRecord] = images.table.load(lock)
+        sweep(images.directory)
 
     def put(self, image: NewImage) -> ImageRecord:
         """Record an image, or bring the one with this ID up to date: its items are overwritten, its names added.
@@ -103,6 +104,7 @@ class ImageWriter:
 
     def _write_big_data(self, directory: Path, image: NewImage) -> None:
         make_directory(directory, 0o700)
+        sweep(directory)
         for key, data in image.big_data:
             write_atomic(directory / big_data_file_name(key), data)
         sync_file(directory)

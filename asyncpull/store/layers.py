@@ -21,7 +21,7 @@ import structlog
 
 from asyncpull.errors import NoSpaceError, NotInStoreError, StoreError
 from asyncpull.store.driver import Parent
-from asyncpull.store.files import disk_errors, sync_file
+from asyncpull.store.files import disk_errors, sweep, sync_file
 from asyncpull.store.records import LAYERS, Raw, format_time
 from asyncpull.store.table import Table
 from asyncpull.store.tempdirs import TempDir, remove_abandoned
@@ -130,6 +130,7 @@ class LayerWriter:
         """Load, and remove what somebody left incomplete. Raises StoreCorruptError, StoreError."""
         self._layers, self._lock, self._trash = layers, lock, trash
         self.rows: Rows[LayerRecord] = layers.table.load(lock)
+        sweep(layers.directory)
         incomplete = [layer.id for layer in self.rows.by_id.values() if layer.is_incomplete]
         for layer_id in incomplete:
             _log.warning("found an incomplete layer, removing it", layer=layer_id)

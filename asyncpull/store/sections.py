@@ -22,6 +22,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from asyncpull.errors import StoreError
 from asyncpull.lockfile import LockMode, locked
 from asyncpull.store.containers import Containers, ContainerWriter
 from asyncpull.store.images import Images, ImageWriter
@@ -65,19 +66,21 @@ class Sections:
         self._storage_lock = config.graph_root / "storage.lock"
         self._holders = ThreadPoolExecutor(8, thread_name_prefix="store")
         self._chores = ThreadPoolExecutor(2, thread_name_prefix="store-chore")
+        self._closed = False
 
     def close(self) -> None:
         """End the threads, when what they do now is done."""
+        self._closed = True
         self._holders.shutdown(wait=False)
         self._chores.shutdown(wait=False)
 
     async def work(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do the work of a section; it has ended when this returns or raises, a cancellation included."""
-        return await _to_the_end(self._holders, functools.partial(function, *args, **kwargs))
+        return await self._to_the_end(self._holders, functools.partial(function, *args, **kwargs))
 
     async def chore(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do slow work that no lock is held for; it too has ended when this returns or raises."""
-        return await _to_the_end(self._chores, functools.partial(function, *args, **kwargs))
+        return await self._to_the_end(self._chores, functools.partial(function, *args, **kwargs))
 
     async def read(self, table: Table[V]) -> Rows[V]:
         """The records of one table as they are now, under its lock, shared, for the time of reading them."""
@@ -122,12 +125,13 @@ class Sections:
             counts_lock = await stack.enter_async_context(locked(self.mounts.lock_path, LockMode.EXCLUSIVE))
             yield storage_lock, layers, counts_lock
 
-
-async def _to_the_end(executor: Executor, job: Callable[[], T]) -> T:
-    future = asyncio.get_running_loop().run_in_executor(executor, job)
-    try:
-        await finish(future)
-    except asyncio.CancelledError:
-        future.exception()  # it has ended; nobody else will ask how
-        raise
-    return future.result()
+    async def _to_the_end(self, executor: Executor, job: Callable[[], T]) -> T:
+        if self._closed:
+            raise StoreError("the store is closed")
+        future = asyncio.get_running_loop().run_in_executor(executor, job)
+        try:
+            await finish(future)
+        except asyncio.CancelledError:
+            future.exception()  # it has ended; nobody else will ask how
+            raise
+        return future.result()
