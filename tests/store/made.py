@@ -128,5 +128,5 @@ def leftovers(graph_root: Path) -> list[str]:
     """What no finished operation may leave: temporary directories, their locks, half-written files."""
     places = (graph_root / "overlay/tempdirs", graph_root / "overlay-layers/tmp")
     found = [path for place in places if place.is_dir() for path in place.iterdir()]
-    found += graph_root.rglob(".tmp-*")
+    found += graph_root.glob("overlay*/.tmp-*")
     return sorted(str(path.relative_to(graph_root)) for path in found)
