@@ -113,7 +113,7 @@ def test_every_module_has_a_docstring() -> None:
 
 
 def test_a_worker_has_no_http_client() -> None:
-    code = "import asyncpull.extract.worker, sys; print(*sorted(sys.modules))"
+    code = "import asyncpull.extract.nursery, sys; print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"aiohttp", "asyncio", "uvloop", "rich", "click", "structlog", "aiofiles"} & set(modules)
 

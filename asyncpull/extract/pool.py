@@ -1,9 +1,11 @@
 """The pool of worker processes, seen from the event loop.
 
-A worker does one job at a time; jobs wait for a free worker, those whose blob is complete first, then the largest. A
-worker whose job is cancelled is killed, not asked: it may be deep in a system call, and nothing it holds outlives it.
-Workers are started by ``subprocess.Popen`` and spoken to over a socket pair, so that any thread and any event loop
-will do, and no child watcher is needed.
+A worker does one job at a time; jobs wait for a free worker, those whose blob is complete first, then the largest.
+Workers are forked from the nursery, which is started by ``subprocess.Popen``; all are spoken to over socket pairs, so
+that any thread and any event loop will do, and no child watcher is needed.
+
+The end of its socket ends a worker wherever it is. The other way round, the end of a worker's stream says that the
+process is gone with all its threads, since only then the kernel closes its descriptors.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 
 from asyncpull.errors import WorkerError
 from asyncpull.extract.protocol import Advanced, ApplyJob, Decoder, Failed, Front, Job, encode, send_job
+from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,23 +71,16 @@ class BlobFront:
         return self.position
 
 
-@dataclass(eq=False, slots=True)
-class Worker:
-    """One worker process and our end of its socket."""
+class Nursery:
+    """The process that workers are forked from, and our end of its socket."""
 
-    process: subprocess.Popen[bytes]
-    sock: socket.socket
-    decoder: Decoder = field(default_factory=Decoder)
-
-    @classmethod
-    def start(cls) -> Worker:
-        """Start a worker process."""
-        ours, theirs = socket.socketpair()
+    def __init__(self) -> None:
+        """Start it. Raises WorkerError."""
+        self._sock, theirs = socket.socketpair()
         with theirs:
             try:
-                command = [sys.executable, "-S", "-P", "-m", "asyncpull.extract.worker", str(theirs.fileno())]
-                process = subprocess.Popen(
-                    command,
+                self._process = subprocess.Popen(
+                    [sys.executable, "-S", "-P", "-m", "asyncpull.extract.nursery", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
@@ -92,10 +88,33 @@ class Worker:
                     start_new_session=True,
                 )
             except OSError as error:
+                self._sock.close()
+                raise WorkerError(f"cannot start a worker process: {error}") from error
+
+    def new_worker(self) -> Worker:
+        """Have a worker forked, which will read what is sent to it. Raises WorkerError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._sock, [b"+"], [theirs.fileno()])
+            except OSError as error:
                 ours.close()
                 raise WorkerError(f"cannot start a worker process: {error}") from error
         ours.setblocking(False)
-        return cls(process, ours)
+        return Worker(ours)
+
+    def close(self) -> None:
+        """Let the nursery go, when the sockets of its workers are closed, and wait until all have ended."""
+        self._sock.close()
+        self._process.wait()
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """Our end of a worker's socket."""
+
+    sock: socket.socket
+    decoder: Decoder = field(default_factory=Decoder)
 
     async def do(
         self, job: Job, fds: Sequence[int], front: BlobFront | None, on_advance: Callable[[int], None]
@@ -123,33 +142,32 @@ class Worker:
                 return
 
     async def _result(self, on_advance: Callable[[int], None]) -> object:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                data = await loop.sock_recv(self.sock, _RECEIVE)
-            except OSError:
-                data = b""
-            if not data:
-                raise WorkerError(f"a worker died ({await self._epitaph()})")
+        while data := await self._receive():
             for message in self.decoder.feed(data):
                 if not isinstance(message, Advanced):
                     return message
                 on_advance(message.position)
+        raise WorkerError("a worker process died", "the kernel's log tells whether memory ran out")
 
-    async def _epitaph(self) -> str:
-        """How the process ended, for a message."""
-        for _ in range(100):
-            status = self.process.poll()
-            if status is not None:
-                return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-            await asyncio.sleep(0.01)
-        return "its socket closed"
+    async def _receive(self) -> bytes:
+        """The next bytes; none when the process is gone."""
+        try:
+            return await asyncio.get_running_loop().sock_recv(self.sock, _RECEIVE)
+        except OSError:
+            return b""
 
-    async def kill(self) -> None:
-        """End the process at once, and wait until it is gone; SIGKILL leaves it no say."""
-        self.sock.close()
-        self.process.kill()
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.process.wait))
+    async def end(self) -> None:
+        """End the process, whatever it does, and return when it is gone, even when cancelled meanwhile."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+        try:
+            await finish(asyncio.ensure_future(self._drain()))
+        finally:
+            self.sock.close()
+
+    async def _drain(self) -> None:
+        while await self._receive():
+            pass
 
 
 @dataclass(eq=False, slots=True)
@@ -172,6 +190,7 @@ class WorkerPool:
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit or (os.cpu_count() or 1) + 2
+        self._nursery: Nursery | None = None
         self._idle: list[Worker] = []
         self._count = 0
         self._turns: list[Turn] = []
@@ -184,10 +203,11 @@ class WorkerPool:
     ) -> None:
         for worker in self._idle:
             worker.sock.close()  # the end of its stream tells it to exit
-        for worker in self._idle:
-            worker.process.wait()
         self._count -= len(self._idle)
         self._idle.clear()
+        if self._nursery is not None:
+            self._nursery.close()
+            self._nursery = None
 
     def prepare(self, jobs: int) -> None:
         """Start workers for so many jobs to come, so that they are up when the first bytes are."""
@@ -211,9 +231,11 @@ class WorkerPool:
                 job = replace(job, front=front.position)
             result = await worker.do(job, fds, front, on_advance)
         except BaseException:
-            await worker.kill()
-            self._count -= 1
-            self._next_turn(None)
+            try:
+                await worker.end()
+            finally:
+                self._count -= 1
+                self._next_turn(None)
             raise
         self._next_turn(worker)
         if isinstance(result, Failed):
@@ -237,7 +259,8 @@ class WorkerPool:
             raise
 
     def _start(self) -> Worker:
-        worker = Worker.start()
+        self._nursery = self._nursery or Nursery()
+        worker = self._nursery.new_worker()
         self._count += 1
         return worker
 

@@ -1,6 +1,6 @@
 """A worker process: takes jobs from its socket, one after another, and does them.
 
-``python -m asyncpull.extract.worker FD``. Three threads, because the libraries that hash and inflate let go of the
+Forked from the nursery. Three threads, because the libraries that hash and inflate let go of the
 interpreter lock while they work:
 
 - the *listener* receives jobs and the advance of a blob's front, and ends the process when the loop process is gone;
@@ -16,8 +16,6 @@ import errno
 import os
 import queue
 import shutil
-import socket
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +50,7 @@ from asyncpull.layer.codec import Inflater
 from asyncpull.layer.split import Contents, read_split
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
 # One read of the blob; what comes out of it is cut by the inflater. Few enough to keep memory small and reused.
@@ -252,10 +251,8 @@ def _store_error(error: OSError, job: Job) -> StoreError:
     return StoreWriteError(message, path)
 
 
-def main() -> None:
-    """Serve jobs until the loop process closes its end."""
-    os.umask(0)
-    sock = socket.socket(fileno=int(sys.argv[1]))
+def serve(sock: socket.socket) -> None:
+    """Do the jobs that come over ``sock``, for as long as the process lives; it ends with the socket."""
     jobs: queue.SimpleQueue[tuple[Job, list[int]]] = queue.SimpleQueue()
     front = BlobFront()
     threading.Thread(target=_listen, args=(sock, jobs, front), name="listener", daemon=True).start()
@@ -286,7 +283,3 @@ def _listen(sock: socket.socket, jobs: queue.SimpleQueue[tuple[Job, list[int]]],
                     front.start(message.front)  # here, so that no later Front can come before it
                 jobs.put((message, fds))  # type: ignore[arg-type]
                 fds = []
-
-
-if __name__ == "__main__":
-    main()
