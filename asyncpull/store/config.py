@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from asyncpull.errors import ConfigurationError
+from asyncpull.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = Log(__name__)
 
 SYSTEM_DIRECTORIES = (Path("/etc/containers"), Path("/usr/share/containers"))
 

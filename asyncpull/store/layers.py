@@ -17,9 +17,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
 from asyncpull.errors import NoSpaceError, NotInStoreError, StoreError
+from asyncpull.log import Log
 from asyncpull.store.driver import Parent
 from asyncpull.store.files import disk_errors, sweep, sync_file
 from asyncpull.store.records import LAYERS, Raw, format_time
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from asyncpull.store.staging import StagedLayer
     from asyncpull.store.table import Rows
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = Log(__name__)
 
 # Overlay mounts at most this many lower directories, and a container's layer has all of its image's below it.
 MAX_LAYERS = 500

@@ -18,9 +18,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import structlog
-
 from asyncpull.errors import MountError
+from asyncpull.log import Log
 from asyncpull.store import kernel
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from asyncpull.store.driver import MountPlan
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = Log(__name__)
 
 # Options that mount(2) takes as flags, with the attribute that fsmount(2) has for it where there is one.
 _FLAGS = {

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from asyncpull.errors import MountError, NotInStoreError, StoreCorruptError
+from asyncpull.log import Log
 from asyncpull.store import kernel
 from asyncpull.store.driver import MountOptions
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, write_atomic
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from asyncpull.store.layers import LayerWriter
     from asyncpull.store.views import ContainerRecord
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = Log(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,8 @@ import itertools
 import secrets
 from typing import TYPE_CHECKING
 
-import structlog
-
 from asyncpull.lockfile import try_lock
+from asyncpull.log import Log
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.store.trees import remove_tree
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from asyncpull.lockfile import HeldLock
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = Log(__name__)
 
 _LOCK = "lock-"
 _DIRECTORY = "temp-dir-"

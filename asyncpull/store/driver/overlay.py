@@ -110,15 +110,13 @@ class OverlayDriver:
         return (self.home / layer_id / "link").is_file()
 
     def install(self, layer_id: str, directory: Path) -> None:
-        """Rename a staged directory into place and make its link. The place must be free: see ``detach``."""
+        """Rename a staged directory into place, then make its link. The place must be free: see ``detach``.
+
+        In this order, because a link that a crash left alone could be found by nobody.
+        """
         link = (directory / "link").read_text()
+        directory.rename(self.home / layer_id)
         (self.home / "l" / link).symlink_to(f"../{layer_id}/diff")
-        target = self.home / layer_id
-        try:
-            directory.rename(target)
-        except BaseException:
-            (self.home / "l" / link).unlink(missing_ok=True)
-            raise
 
     def sync(self, layer_ids: Iterable[str]) -> None:
         """Sync every directory that something was renamed into: without this btrfs loses recorded layers (issue 4)."""
