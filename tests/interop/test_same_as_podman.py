@@ -106,7 +106,8 @@ def test_image_data(stores: tuple[SharedStore, SharedStore, Image]) -> None:
         {path.name: path.read_bytes() for path in (store.root / "overlay-images" / wanted.id).iterdir()}
         for store in (ours, theirs)
     ]
-    assert data[0] == data[1]
+    # Older podman adds an empty file for the signatures that there are none of.
+    assert data[0] == {name: content for name, content in data[1].items() if content}
 
 
 def test_files_of_the_driver(stores: tuple[SharedStore, SharedStore, Image]) -> None:

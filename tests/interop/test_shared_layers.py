@@ -14,7 +14,7 @@ from tests.support.tars import directory, file, tar
 if TYPE_CHECKING:
     from tests.support.docker_registry import Registry
     from tests.support.images import Image
-    from tests.support.stores import SharedStore
+    from tests.support.stores import Record, SharedStore
 
 pytestmark = pytest.mark.root
 
@@ -32,6 +32,11 @@ def _blobs_asked_for(registry: Registry, since: int) -> list[str]:
     return [
         line.rpartition("/")[2] for line in registry.requests()[since:] if line.startswith("GET") and "/blobs/" in line
     ]
+
+
+def _of_all_ages(record: Record) -> Record:
+    """Return an image record without what only podman 4.3 adds, about signatures that there are none of."""
+    return {key: value for key, value in record.items() if key != "metadata" and not key.startswith("big-data")}
 
 
 def test_we_use_what_podman_pulled(
@@ -73,7 +78,7 @@ def test_podman_adds_only_a_name_to_an_image_of_ours(store: SharedStore, registr
 
     assert "reusing image ID" in said
     (after,) = store.image_records()
-    assert after == before | {"names": [theirs, ours], "names-history": [ours, theirs]}
+    assert _of_all_ages(after) == _of_all_ages(before) | {"names": [theirs, ours], "names-history": [ours, theirs]}
     assert store.layer_records() == layers
     store.check()
 
@@ -88,7 +93,7 @@ def test_we_add_only_a_name_to_an_image_of_podmans(store: SharedStore, registry:
     assert store.pull(ours) == wanted.id
 
     (after,) = store.image_records()
-    assert after == before | {"names": [ours, theirs], "names-history": [theirs, ours]}
+    assert _of_all_ages(after) == _of_all_ages(before) | {"names": [ours, theirs], "names-history": [theirs, ours]}
     assert store.layer_records() == layers
     assert set(_blobs_asked_for(registry, asked)) <= {wanted.config.digest}
     store.check()
