@@ -64,15 +64,19 @@ class Request:
 
 @dataclass(slots=True)
 class Rule:
-    """A fault, for the next ``times`` requests (None: all) by ``method`` whose target contains ``part``."""
+    """A fault for requests by ``method`` whose target contains ``part``: spare ``skip``, then meet ``times``."""
 
     part: str
     fault: Fault
     times: int | None
+    skip: int
     method: str
 
     def applies(self, request: Request) -> bool:
         if self.times == 0 or self.part not in request.target or self.method not in ("*", request.method):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
             return False
         if self.times is not None:
             self.times -= 1
@@ -174,10 +178,13 @@ class RegistrySimulator:
         self.add_manifest(repository, tag, target.manifest.data, target.manifest.media_type)
         return f"{self.address}/{repository}:{tag}"
 
-    def on(self, part: str, *faults: Fault, times: int | None = 1, method: str = "GET") -> None:
-        """Apply ``faults`` to the next ``times`` requests (None: to all) whose target contains ``part``."""
+    def on(self, part: str, *faults: Fault, times: int | None = 1, skip: int = 0, method: str = "GET") -> None:
+        """Apply ``faults`` to the next ``times`` requests (None: to all) whose target contains ``part``.
+
+        The first ``skip`` of them are spared.
+        """
         for fault in faults:
-            self._rules.append(Rule(part, fault, times, method))
+            self._rules.append(Rule(part, fault, times, skip, method))
 
     def heal(self) -> None:
         """Forget all faults."""
@@ -205,6 +212,8 @@ class RegistrySimulator:
                 pass
         except (OSError, EOFError, asyncio.LimitOverrunError, ValueError):
             pass  # the client is gone, or spoke no HTTP
+        except asyncio.CancelledError:
+            pass  # the simulator ends; asyncio's server would log that its handler was cancelled
         finally:
             self._connections.discard(task)
             writer.close()
