@@ -153,12 +153,12 @@ def _find_named(rows: Rows[ImageRecord], text: str) -> ImageRecord | None:
 
 
 def _find_by_end(rows: Rows[ImageRecord], target: str) -> ImageRecord | None:
-    name, at, digest = target.partition("@")
+    digest = target.partition("@")[2]
     found = {
         image.id: image
         for image in rows.by_id.values()
-        for own in image.names
-        if (_ends_with(own, f"{name}:{_tag(own)}") and digest in image.digests if at else _ends_with(own, target))
+        for name in image.names
+        if (_is_end_of_repository(target, name) and digest in image.digests if digest else _is_end_of(target, name))
     }
     if len(found) > 1:
         raise StoreError(
@@ -167,10 +167,14 @@ def _find_by_end(rows: Rows[ImageRecord], target: str) -> ImageRecord | None:
     return next(iter(found.values()), None)
 
 
-def _ends_with(name: str, end: str) -> bool:
-    """``quay.io/org/app:latest`` ends with ``org/app``: whole components of the repository, and tag or ``latest``."""
-    repository, tag = _repository(end), _tag(end) or "latest"
-    return _tag(name) == tag and f"/{_repository(name)}".endswith(f"/{repository}")
+def _is_end_of(end: str, name: str) -> bool:
+    """``org/app`` is the end of ``quay.io/org/app:latest``; without a tag it means ``latest``."""
+    return (_tag(end) or "latest") == _tag(name) and _is_end_of_repository(end, name)
+
+
+def _is_end_of_repository(end: str, name: str) -> bool:
+    """Whether the repository of ``name`` ends with that of ``end``, in whole components."""
+    return f"/{_repository(name)}".endswith(f"/{_repository(end)}")
 
 
 def own_name(image: ImageRecord, text: str) -> str | None:
@@ -184,7 +188,7 @@ def own_name(image: ImageRecord, text: str) -> str | None:
             return stored
     if text in image.names:
         return text
-    ends = [name for name in image.names if _ends_with(name, text)]
+    ends = [name for name in image.names if _is_end_of(text, name)]
     return ends[0] if ends else None
 
 
