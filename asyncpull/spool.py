@@ -67,14 +67,14 @@ async def open_spool(root: Path, digest: Digest, size: int) -> AsyncIterator[Spo
     directory = spool_directory(root, digest)
     async with _owned(root, directory):
         with JournaledFile(directory) as file:
-            spool = Spool(file, digest, size)
-            try:
-                async with spool:
+            async with Spool(file, digest, size) as spool:
+                try:
                     yield spool
-            finally:
-                if not spool.received:
-                    with suppress(StoreError):
-                        _unlink(directory)
+                finally:
+                    # Only here, where the journal was read to its end, does "nothing" mean that there is nothing.
+                    if not spool.received:
+                        with suppress(StoreError):
+                            _unlink(directory)
 
 
 async def remove_spool(root: Path, digest: Digest) -> bool:
