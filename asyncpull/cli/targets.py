@@ -27,13 +27,19 @@ def settle(names: Iterable[str], outcomes: Iterable[T | BaseException]) -> tuple
     for name, outcome in zip(names, outcomes, strict=True):
         if isinstance(outcome, AsyncpullError):
             message = str(outcome)
-            complain(message if name in message else f"{name}: {message}", outcome.hint)
+            complain(message if _names(message, name) else f"{name}: {message}", outcome.hint)
             codes.append(exit_code_of(outcome))
         elif isinstance(outcome, BaseException):
             raise outcome
         else:
             done.append(outcome)
     return done, common_exit_code(codes)
+
+
+def _names(message: str, name: str) -> bool:
+    """Whether ``message`` says already what it is about: ``name``, or the repository of that reference."""
+    repository, _, tag = name.partition("@")[0].rpartition(":")
+    return name in message or (repository != "" and "/" not in tag and repository in message)
 
 
 async def for_each(targets: Sequence[str], act: Callable[[str], Awaitable[Iterable[str]]], settings: Settings) -> int:

@@ -63,8 +63,13 @@ def test_plain_lines() -> None:
     ]
 
 
-def test_a_failure_stays_on_one_line() -> None:
-    assert written(PlainLines, PullFailed(1, "x", "two\nlines \x1b[1m")) == ["x: failed: two lines \\x1b[1m"]
+def test_a_failure_is_left_to_the_complaint() -> None:
+    assert written(PlainLines, PullFailed(1, "x", "because")) == []
+
+
+def test_what_a_registry_says_stays_on_one_line() -> None:
+    lines = written(PlainLines, FetchRetried(1, "x", A, "two\nlines \x1b[1m", 1.0))
+    assert lines == ["x: aaaaaaaaaaaa broke off (two lines \\x1b[1m), trying again in 1.0 s"]
 
 
 def test_a_long_fetch_says_now_and_then_how_far_it_is() -> None:
@@ -99,7 +104,7 @@ def test_a_reader_who_left_harms_nobody() -> None:
     with os.fdopen(writing, "w") as stream:
         with PlainLines(stream) as reporter:
             for _ in range(3):
-                reporter.report(PullFailed(1, "x", "because"))
+                reporter.report(FetchCompleted(1, "x", A, 1))
         # What the stream still buffers cannot be written either; that is not the reporter's affair.
         with contextlib.suppress(BrokenPipeError):
             stream.close()

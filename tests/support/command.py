@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +24,11 @@ class Ended:
     out: str
     err: str
 
-    def json(self) -> object:
-        """What stdout holds, which must be one JSON document."""
-        value: object = json.loads(self.out)
-        return value
+    def json(self) -> Any:
+        """What stdout holds, which must be one JSON document; what is in it, the test asserts."""
+        return json.loads(self.out)
 
-    def events(self) -> list[dict[str, object]]:
+    def events(self) -> list[dict[str, Any]]:
         """What stderr holds with ``--progress json``."""
         return [json.loads(line) for line in self.err.splitlines() if line.startswith("{")]
 

@@ -25,7 +25,6 @@ from asyncpull.progress import (
     FetchStarted,
     LayerReused,
     PullCompleted,
-    PullFailed,
     Resolved,
 )
 
@@ -146,6 +145,4 @@ def _plain(event: Event) -> str | None:
             return "committing"
         case PullCompleted():
             return f"done in {human_duration(event.seconds)}, {human_size(event.bytes_fetched)} fetched"
-        case PullFailed():
-            return f"failed: {event.reason}"
-    return None
+    return None  # also for a failure: the command complains of it at its end
