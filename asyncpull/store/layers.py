@@ -66,6 +66,11 @@ class Trash:
         except NoSpaceError:
             remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was moved in."""
+        return self._trees is None and self._files is None
+
     def delete(self) -> None:
         """Delete all that was moved in."""
         for directory in (self._trees, self._files):

@@ -95,7 +95,8 @@ class Sections:
             async with locked(self.layers.table.lock_path, LockMode.EXCLUSIVE) as lock:
                 yield await self.work(LayerWriter, self.layers, lock, trash)
         finally:
-            await self.chore(trash.delete)
+            if not trash.is_empty:
+                await self.chore(trash.delete)
 
     @asynccontextmanager
     async def writing_images(self) -> AsyncIterator[ImageWriter]:

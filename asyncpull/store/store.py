@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from asyncpull.lockfile import LockedFile
     from asyncpull.spec.digest import Digest
+    from asyncpull.store.layers import LayerWriter
 
 R = TypeVar("R")
 
@@ -338,23 +340,29 @@ class Store:
         try:
             yield path
         finally:
-            undo = asyncio.ensure_future(self._unmount(layer_id, force=False))
-            await finish(undo)
-            undo.result()
+            await self._count_down(layer_id)
 
     async def _mount(self, layer_id: str, container: ContainerRecord | None) -> Path:
         sections = self._sections
-        async with sections.mounting() as (storage_lock, layers, counts):
-            made: list[MountRecord] = []
-            try:
-                await sections.work(
-                    lambda: made.append(mount_layer(sections.mounts, counts, layers, layer_id, container))
-                )
-            except asyncio.CancelledError:
-                if made:  # for nobody
-                    await sections.work(sections.mounts.unmount, storage_lock, counts, layer_id, force=False)
-                raise
+        made: list[MountRecord] = []
+
+        def mount(layers: LayerWriter, counts: LockedFile) -> None:
+            made.append(mount_layer(sections.mounts, counts, layers, layer_id, container))
+
+        try:
+            async with sections.mounting() as (_, layers, counts):
+                await sections.work(mount, layers, counts)
+        except asyncio.CancelledError:
+            if made:  # for nobody
+                await self._count_down(layer_id)
+            raise
         return made[0].path
+
+    async def _count_down(self, layer_id: str) -> None:
+        """Unmount once, and only then let a cancellation through."""
+        job = asyncio.ensure_future(self._unmount(layer_id, force=False))
+        await finish(job)
+        job.result()
 
     async def _unmount(self, layer_id: str, *, force: bool) -> int:
         sections = self._sections
