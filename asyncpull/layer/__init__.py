@@ -1,0 +1,1 @@
+"""A layer as bytes: compression, tar, tar-split, changeset. Pure: no file system, clock or network."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 from base64 import b64decode
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def test_what_follows_the_end_is_cut_to_a_mebibyte_whatever_the_slices() -> None
 def test_pieces_are_handed_on_as_they_come() -> None:
     pieces: list[bytes] = []
     writer = SplitWriter(pieces.append)
-    noise = b"".join(number.to_bytes(4) for number in range(0, 1 << 32, 1 << 24)) * 100
+    noise = random.Random(1).randbytes(100_000)
     for number in range(200):
         writer.add_member(noise, b"%d" % number, 0, 0)
     before = len(pieces)
