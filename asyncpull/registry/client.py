@@ -266,7 +266,10 @@ class RegistryClient:
     async def _load_keyring(self) -> Keyring:
         if self._keyring is None:
             authfile = self._access.authfile
-            paths = auth_files(self._environ, os.getuid(), authfile)
+            # In the user namespace of a rootless store we are root; podman's variable tells who we really are.
+            rootless = self._environ.get("_CONTAINERS_ROOTLESS_UID", "")
+            uid = int(rootless) if rootless.isdecimal() else os.getuid()
+            paths = auth_files(self._environ, uid, authfile)
             self._keyring = await load_keyring(paths, must_exist=authfile is not None)
         return self._keyring
 
@@ -277,7 +280,7 @@ class RegistryClient:
         entry = self._schemes.setdefault(endpoint, _Scheme())
         async with entry.lock:
             if entry.known is None:
-                entry.known = await retrying(self._retry, lambda: self._probe(endpoint))
+                entry.known = await self._probe(endpoint)  # whoever asks tries again
         return entry.known
 
     async def _probe(self, endpoint: Endpoint) -> str:
