@@ -69,7 +69,7 @@ def test_buildah_commits_a_container_of_our_image(store: SharedStore, pulled: tu
     store.check()
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)), ids=lambda order: "".join(map(str, order)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=lambda order: "".join(map(str, order)))
 def test_removed_in_any_order(
     store: SharedStore, place: Path, pulled: tuple[str, Image], order: tuple[int, ...]
 ) -> None:

@@ -46,7 +46,8 @@ def test_mounted_and_run(store: SharedStore, registry: Registry, count: int) -> 
 
     if static_shell() is not None:
         assert store.podman_run(reference, "ls", "/floor").split() == [str(count - 1)]
-    store.check("--quick")
+    if count < OLD_LIMIT:  # podman mounts each layer by itself, which takes it a minute with 499 of them
+        store.check()
 
 
 def test_too_many_are_refused_before_anything_is_fetched(store: SharedStore, registry: Registry) -> None:
