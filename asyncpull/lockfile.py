@@ -133,9 +133,9 @@ async def locked(path: Path, mode: LockMode) -> AsyncIterator[LockedFile]:
     fd = _open(path)
     try:
         acquired = _acquire(fd, mode, wait=False)
-    except BaseException:
+    except OSError as error:
         os.close(fd)
-        raise
+        raise _cannot_lock(path, error) from error
     if not acquired:
         await _Wait(path, fd, mode).finished()
     try:
@@ -173,7 +173,7 @@ class _Wait:
         try:
             _acquire(self._fd, self._mode, wait=True)
         except OSError as error:
-            failure = StoreError(f"cannot lock: {error.strerror}", str(self._path))
+            failure = _cannot_lock(self._path, error)
             failure.__cause__ = error
         with self._mutex:
             self._acquired = failure is None
@@ -208,6 +208,12 @@ def _open(path: Path) -> int:
         if isinstance(error, PermissionError | FileNotFoundError) or error.errno == errno.EROFS:
             raise StoreWriteError(f"cannot open the lock file: {error.strerror}", str(path)) from error
         raise StoreError(f"cannot open the lock file: {error.strerror}", str(path)) from error
+
+
+def _cannot_lock(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot lock: {error.strerror}", str(path), "a network file system without locks cannot hold a store"
+    )
 
 
 def _acquire(fd: int, mode: LockMode, *, wait: bool) -> bool:

@@ -108,6 +108,7 @@ class ImageWriter:
         for key, data in image.big_data:
             write_atomic(directory / big_data_file_name(key), data)
         sync_file(directory)
+        sync_file(self._images.directory)
 
     def _record(self, image: NewImage, existing: ImageRecord | None, top: str | None) -> None:
         values = _items(existing, image.big_data) | {"metadata": image.metadata}

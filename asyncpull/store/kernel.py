@@ -34,6 +34,7 @@ _SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
 
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
+_AT_EMPTY_PATH = 0x1000
 _STATX_ATTR_MOUNT_ROOT = 0x2000
 _STATX_SIZE = 256
 
@@ -86,22 +87,31 @@ def is_mount_point(path: Path) -> bool:
 
     Asked of the path, not of the list of mounts: a mount that another one covers is still listed there.
     """
+    try:
+        is_root = _is_mount_root(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    return path.is_mount() if is_root is None else is_root
+
+
+def is_mount_root(fd: int) -> bool:
+    """Whether the open directory ``fd`` is the root of a mount; False too where the kernel cannot tell (before 5.8)."""
+    return _is_mount_root(fd, b"", _AT_EMPTY_PATH) or False
+
+
+def _is_mount_root(fd: int, path: bytes, flags: int) -> bool | None:
+    """What statx(2) says, None if it does not."""
     buffer = ctypes.create_string_buffer(_STATX_SIZE)
     try:
         statx = _libc().statx
     except AttributeError:  # a C library without it
-        return path.is_mount()
-    try:
-        _check(statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, 0, buffer), os.fspath(path))
-    except FileNotFoundError:
-        return False
+        return None
+    _check(statx(fd, path, flags, 0, buffer), path)
     attributes: int
     known: int
     (attributes,) = struct.unpack_from("Q", buffer, 8)
     (known,) = struct.unpack_from("Q", buffer, 56)
-    if not known & _STATX_ATTR_MOUNT_ROOT:  # before Linux 5.8
-        return path.is_mount()
-    return bool(attributes & _STATX_ATTR_MOUNT_ROOT)
+    return bool(attributes & _STATX_ATTR_MOUNT_ROOT) if known & _STATX_ATTR_MOUNT_ROOT else None
 
 
 def mounts_below(path: Path) -> list[str]:

@@ -104,6 +104,10 @@ class Staging:
                 directory.remove()
         self._trees = self._files = None
 
+    def require_open(self) -> None:
+        """Raise StoreError if it was removed, and with it what was staged."""
+        self._opened()
+
     def _opened(self) -> tuple[TempDir, TempDir]:
         if self._trees is None or self._files is None:
             raise StoreError("the staging is closed")

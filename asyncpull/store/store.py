@@ -217,6 +217,7 @@ class Store:
         ``sync`` is ``none``. Raises TooManyLayersError, NotInStoreError if a layer to be reused was removed meanwhile,
         StoreCorruptError, NoSpaceError, StoreWriteError, StoreError.
         """
+        staging.require_open()
         committing.check_image(image)
         sections = self._sections
         await sections.chore(committing.prepare, sections.layers, image)

@@ -1,11 +1,17 @@
-"""Remove a whole tree that somebody else made: without following links, whatever its modes, however deep."""
+"""Remove a whole tree that somebody else made: without following links, whatever its modes, however deep.
+
+Nor is anything followed into what is mounted in the tree: that stops the removal.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
 from typing import TYPE_CHECKING
+
+from asyncpull.store.kernel import is_mount_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +53,8 @@ def _clear(fd: int, top: int, depth: int) -> bool:
             continue
         child = _open_directory(name, fd)
         try:
+            if is_mount_root(child):  # what is mounted there is somebody else's
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
             if depth == _DEPTH_LIMIT:
                 _make_writable(child)  # moving a directory changes its ".."
                 os.rename(name, f"deep-{secrets.token_hex(8)}", src_dir_fd=fd, dst_dir_fd=top)

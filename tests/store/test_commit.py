@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from asyncpull.errors import NotInStoreError, StoreCorruptError, TooManyLayersError
+from asyncpull.errors import NotInStoreError, StoreCorruptError, StoreError, TooManyLayersError
 from asyncpull.lockfile import LockMode, locked
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.layerid import layer_id
@@ -109,6 +109,14 @@ async def test_everything_is_in_its_place(store: Store, config: StoreConfig) -> 
     assert leftovers(root) == []
     assert oct((root / "overlay-layers/layers.lock").stat().st_size) == oct(64)
     assert (root / "overlay-images/images.lock").stat().st_size == 64
+
+
+async def test_a_staging_that_is_closed(store: Store, config: StoreConfig) -> None:
+    async with store.stage() as staging:
+        image = new_image("localhost/app:1", stage_layers(staging, made(BASE)))
+    with pytest.raises(StoreError, match="closed"):
+        await store.commit(staging, image)
+    assert records(config, "layer") == []
 
 
 async def test_an_image_without_layers(store: Store, config: StoreConfig) -> None:

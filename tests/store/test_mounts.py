@@ -361,3 +361,50 @@ asyncio.run(main(Path(sys.argv[1])))
     )
     assert "unshare" in done.stdout, done.stderr
     assert leftovers(place / "g") == []
+
+
+def test_an_ordinary_user_mounts_in_a_user_namespace(place: Path) -> None:
+    """With one mapped ID, as `unshare -Urm` gives it; the marks of overlay are then extended attributes of users."""
+    program = """
+import asyncio, ctypes, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from asyncpull.store.config import StoreOverrides, load_config
+from asyncpull.store.store import Store
+from tests.store.made import commit_image
+os.setgroups([]); os.setgid(1000); os.setuid(1000)
+NEWNS, NEWUSER, SET_DUMPABLE = 0x20000, 0x10000000, 4
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(SET_DUMPABLE, 1)  # or /proc/self would still be root's
+if libc.unshare(NEWNS | NEWUSER):
+    print("skip", os.strerror(ctypes.get_errno()))
+    sys.exit()
+Path("/proc/self/setgroups").write_text("deny")
+Path("/proc/self/uid_map").write_text("0 1000 1")
+Path("/proc/self/gid_map").write_text("0 1000 1")
+
+async def main(place):
+    config = load_config({"HOME": str(place)}, overrides=StoreOverrides(place / "g", place / "r"))
+    assert config.rootless
+    async with Store.open(config) as store:
+        await commit_image(store, "localhost/app:1", {"etc/a": b"a"}, {"b": b"b"})
+        await store.create_container("app:1", "one")
+        async with store.mounted("one") as merged:
+            options = [line for line in open("/proc/self/mountinfo") if f" {merged} " in line]
+            assert "userxattr" in options[0], options
+            (merged / "etc/a").unlink()
+            print(sorted(os.listdir(merged)), os.listdir(merged / "etc"))
+        async with store.mounted("app:1") as merged:
+            print(os.listdir(merged / "etc"))
+        await store.remove_image("app:1", force=True)
+        print(await store.layers())
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+    os.chown(place, 1000, 1000)
+    command = [sys.executable, "-c", program, str(place), str(Path(__file__).parents[2])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.stdout.startswith("skip"):
+        pytest.skip(f"an ordinary user gets no user namespace here: {done.stdout[5:]}")
+    assert done.stdout.splitlines() == ["['b', 'etc'] []", "['a']", "[]"], done.stderr
+    assert leftovers(place / "g") == []

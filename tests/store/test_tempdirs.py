@@ -148,9 +148,11 @@ def test_what_cannot_be_deleted_is_left_for_the_next(tmp_path: Path) -> None:
     stuck = made.addition()
     stuck.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(stuck)], check=True)
+    (stuck / "kept").touch()
     try:
         made.remove()
         assert len(names(tmp_path)) == 2
+        assert names(stuck) == ["kept"]  # what is mounted is not ours to delete
     finally:
         subprocess.run(["umount", str(stuck)], check=True)
     remove_abandoned(tmp_path)
