@@ -45,7 +45,8 @@ def _formatter(form: str) -> logging.Formatter:
     if form == "json":
         rendering = [processors.format_exc_info, processors.JSONRenderer()]
     else:
-        rendering = [dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Not the rich tracebacks: those print local variables, which may hold a secret.
+        rendering = [dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=dev.plain_traceback)]
     return stdlib.ProcessorFormatter(
         foreign_pre_chain=before, processors=[stdlib.ProcessorFormatter.remove_processors_meta, *rendering]
     )
