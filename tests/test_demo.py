@@ -117,6 +117,17 @@ async def test_ranges(asked: Any, wanted: str | None, status: int, body: bytes, 
     assert (answer[0], answer[2], answer[1].get("Content-Range")) == (status, body, content_range)
 
 
+async def test_who_goes_away_early_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    large = max(IMAGE.blobs, key=lambda digest: len(IMAGE.blobs[digest]))
+    async with DemoRegistry([IMAGE], bytes_per_second=100_000_000) as registry:
+        url = f"http://{registry.domain}/v2/"
+        async with aiohttp.ClientSession() as leaving, leaving.get(f"{url}{REPOSITORY}/blobs/{large}") as response:
+            assert await response.content.readany()
+        async with aiohttp.ClientSession() as other, other.get(url) as response:
+            assert response.status == 200
+    assert not caplog.records
+
+
 async def test_a_blob_by_head(asked: Any) -> None:
     status, headers, body = await asked(BLOB, "HEAD")
     assert (status, headers["Content-Length"], body) == (200, "10", b"")

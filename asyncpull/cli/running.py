@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Work = Callable[[], Coroutine[None, None, int]]
 
 _SIGNAL_BASE = 128
-_SHOW_CURSOR = "\x1b[?25h"
+_SHOW_CURSOR = b"\x1b[?25h\n"  # bars hide it
 
 
 def run(settings: Settings, work: Work) -> int:
@@ -60,5 +60,5 @@ async def _interruptible(work: Work, received: list[signal.Signals]) -> int:
 
 def _leave_at_once(number: signal.Signals) -> None:
     if sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
+        os.write(sys.stderr.fileno(), _SHOW_CURSOR)
     os._exit(_SIGNAL_BASE + number)

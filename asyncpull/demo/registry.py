@@ -7,6 +7,7 @@ may be paced, so that a person can watch them arrive.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
@@ -105,11 +106,12 @@ class DemoRegistry:
         response.content_type = "application/octet-stream"
         response.content_length = len(body)
         await response.prepare(request)
-        if request.method != "HEAD":
-            for position in range(0, len(body), _PIECE):
-                await self._pace(min(_PIECE, len(body) - position))
-                await response.write(body[position : position + _PIECE])
-        await response.write_eof()
+        with contextlib.suppress(ConnectionResetError):  # who asked has gone
+            if request.method != "HEAD":
+                for position in range(0, len(body), _PIECE):
+                    await self._pace(min(_PIECE, len(body) - position))
+                    await response.write(body[position : position + _PIECE])
+            await response.write_eof()
         return response
 
     async def _pace(self, size: int) -> None:
