@@ -1,0 +1,1 @@
+"""Moving blobs from sources into spools."""
