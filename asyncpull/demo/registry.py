@@ -106,7 +106,7 @@ class DemoRegistry:
         response.content_type = "application/octet-stream"
         response.content_length = len(body)
         await response.prepare(request)
-        with contextlib.suppress(ConnectionResetError):  # who asked has gone
+        with contextlib.suppress(ConnectionError):  # who asked has gone
             if request.method != "HEAD":
                 for position in range(0, len(body), _PIECE):
                     await self._pace(min(_PIECE, len(body) - position))
