@@ -130,7 +130,8 @@ class OverlayDriver:
         link = read_if_there(self.home / layer_id / "link").decode("ascii", "replace")
         if _is_link_name(link):
             (self.home / "l" / link).unlink(missing_ok=True)
-        trash.take_tree(self.home / layer_id)
+        if (self.home / layer_id).is_dir():
+            trash.take_tree(self.home / layer_id)
 
     def plan_mount(self, layer_id: str, how: MountOptions) -> MountPlan:
         """The layer over all its parents; read-only, its own content is but the uppermost of the lower directories.
