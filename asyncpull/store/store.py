@@ -44,7 +44,12 @@ MountTarget = str | ImageRecord | ContainerRecord | LayerRecord | MountRecord
 
 
 class Store:
-    """An open store. Use ``Store.open``."""
+    """An open store; made by ``Store.open``, and of no use after its body.
+
+    Where podman and an obvious reading of a request differ, podman is followed: an image named by one of several names
+    loses only that name, forced or not. Where podman would go ahead, two things are refused: a container that podman
+    runs is not removed, and one that is mounted only by force.
+    """
 
     def __init__(self, config: StoreConfig) -> None:
         self.config = config
