@@ -12,7 +12,7 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from asyncpull.fetch.blob import StallLimits, fetch_blob
+from asyncpull.fetch.blob import BlobDownload, StallLimits
 from asyncpull.fetch.scheduler import Scheduler
 from asyncpull.retry import RetryPolicy
 from asyncpull.spool import open_spool, remove_spool
@@ -137,13 +137,13 @@ class Fetcher:
         descriptor = download.descriptor
         try:
             async with (
-                self._scheduler.turn(descriptor.size),
+                self._scheduler.turn(descriptor.size) as turn,
                 open_spool(self._root, descriptor.digest, descriptor.size) as spool,
             ):
                 if afresh:
                     await spool.reset()
                 download.begin(spool)
-                await fetch_blob(
+                blob = BlobDownload(
                     descriptor,
                     download.source,
                     spool,
@@ -151,6 +151,8 @@ class Fetcher:
                     stall=self._stall,
                     on_retry=download.tell_retry,
                 )
+                turn.attach(blob)
+                await blob.run()
         finally:
             self._forget(download)
 

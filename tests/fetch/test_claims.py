@@ -1,0 +1,115 @@
+"""Who is after which bytes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncpull.fetch.claims import LARGEST_PIECE, SMALLEST_PIECE, Claim, Claims
+from asyncpull.ranges import Range, RangeSet
+
+MIB = 1 << 20
+
+
+def span(claim: Claim | None) -> tuple[int, int] | None:
+    return None if claim is None else (claim.start, claim.end)
+
+
+def test_one_connection_takes_a_hole_whole() -> None:
+    received = RangeSet([Range(10, 20)])
+    claims = Claims(100, received)
+    first = claims.take(1)
+    assert span(first) == (0, 10)
+    assert first is not None
+    received.add(0, 10)
+    claims.give_back(first)
+    assert span(claims.take(1)) == (20, 100)
+    assert claims.take(1) is None
+
+
+def test_several_take_pieces_at_the_front_that_become_smaller() -> None:
+    claims = Claims(100 * MIB, RangeSet())
+    taken = [claims.take(4) for _ in range(3)]
+    assert [span(claim) for claim in taken] == [(0, 8 * MIB), (8 * MIB, 16 * MIB), (16 * MIB, 24 * MIB)]
+    sizes = []
+    while (claim := claims.take(4)) is not None:
+        sizes.append(claim.end - claim.start)
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) == LARGEST_PIECE
+    assert min(sizes[:-1]) >= SMALLEST_PIECE
+    assert sum(sizes) == 76 * MIB
+
+
+def test_what_is_given_back_is_taken_first() -> None:
+    received = RangeSet()
+    claims = Claims(100 * MIB, received)
+    first, second = claims.take(2), claims.take(2)
+    assert first is not None
+    assert second is not None
+    received.add(first.start, first.start + 5)
+    claims.give_back(first)
+    assert span(claims.take(2)) == (5, 8 * MIB)
+
+
+def test_those_who_join_take_from_the_one_that_was_alone() -> None:
+    received = RangeSet()
+    claims = Claims(100 * MIB, received)
+    alone = claims.take(1)
+    assert alone is not None
+    alone.position = 10 * MIB
+    claims.share(2)
+    assert alone.end == 18 * MIB
+    assert span(claims.take(2)) == (18 * MIB, 26 * MIB)
+
+
+def test_without_ranges_one_takes_it_all() -> None:
+    claims = Claims(100 * MIB, RangeSet())
+    first, second, third = claims.take(3), claims.take(3), claims.take(3)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert not claims.without_ranges(second)
+    assert first.end == 100 * MIB
+    claims.give_back(second)
+    assert claims.take(3) is None
+    claims.share(8)
+    assert first.end == 100 * MIB
+    claims.give_back(first)
+    assert claims.without_ranges(third)
+    assert third.end == 100 * MIB
+    claims.give_back(third)
+    assert span(claims.take(3)) == (0, 100 * MIB)
+
+
+@given(st.integers(0, 60), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60))), st.integers(0, 1 << 32))
+@pytest.mark.parametrize("connections", [1, 3])
+def test_whatever_happens_all_of_it_arrives_and_nothing_twice(
+    connections: int, size: int, kept: list[tuple[int, int]], seed: int
+) -> None:
+    chance = random.Random(seed)
+    size *= MIB // 3
+    received = RangeSet()
+    for start, end in kept:
+        received.add(min(start * MIB // 3, size), min(end * MIB // 3, size))
+    claims, running = Claims(size, received), list[Claim]()
+    before, moved = received.total, 0
+    while received.total < size:
+        if len(running) < connections and (claim := claims.take(connections)) is not None:
+            running.append(claim)
+        claim = chance.choice(running)
+        step = min(claim.end, claim.position + chance.randrange(MIB))
+        assert list(received.missing(claim.position, step)) == (
+            [Range(claim.position, step)] if step > claim.position else []
+        )
+        moved += step - claim.position
+        received.add(claim.position, step)
+        claim.position = step
+        if step == claim.end or chance.random() < 0.1:
+            running.remove(claim)
+            claims.give_back(claim)
+        if chance.random() < 0.1:
+            claims.share(connections)
+    assert before + moved == size
