@@ -118,7 +118,7 @@ class PulledLayer:
 
 @dataclass(frozen=True, slots=True)
 class PulledImage:
-    """What a pull came to: ``bytes_fetched`` came over the network, ``bytes_resumed`` were here from an earlier pull."""
+    """What a pull came to: ``bytes_fetched`` came over the network, ``bytes_resumed`` had come in an earlier pull."""
 
     reference: str
     id: str
