@@ -132,7 +132,7 @@ async def test_cancelling_ends_all_connections(registry: RegistrySimulator, tmp_
         ([(100, 1.0)] * 30, False),
         ([(0, 29.0), (0, 0.9)], False),
         ([(0, 29.0), (0, 1.0)], True),
-        ([(3000, 29.0), (0, 29.0), (0, 29.0)], True),
+        ([(3000, 29.0), (0, 29.0), (0, 30.0)], True),
         ([(3000, 29.0), (0, 1.0), (3000, 29.0), (0, 1.0)], False),
         ([(0, 0.0)] * 100, False),
     ],
