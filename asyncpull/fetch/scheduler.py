@@ -28,7 +28,9 @@ class SchedulerLimits:
     ``parallel_downloads`` blobs are on their way at once; 6, as containers/image has it. All of them together have at
     most ``connections``, if that is more, and one at most ``connections_per_blob``. One is given more if it has
     another ``worthwhile_seconds`` to go at its present rate and would have ``worthwhile_bytes`` for each connection;
-    and more again if it has become ``growth`` times as fast by that. ``sample_seconds`` is how often this is looked at.
+    and more again if it has become ``growth`` times as fast by that. None is while all together receive ``enough_rate``
+    bytes a second: that is as fast as layers are extracted, and on one machine more connections only cost time then.
+    ``sample_seconds`` is how often this is looked at.
     """
 
     parallel_downloads: int = 6
@@ -37,6 +39,7 @@ class SchedulerLimits:
     worthwhile_seconds: float = 1.0
     worthwhile_bytes: int = 4 * MIB
     growth: float = 1.2
+    enough_rate: float = 64.0 * MIB
     sample_seconds: float = 0.25
 
 
@@ -79,7 +82,7 @@ def decide(queued: Sequence[Queued], active: Sequence[Active], limits: Scheduler
     free = max(0, limits.parallel_downloads - len(active))
     order = sorted(queued, key=lambda item: (-item.size, item.number))
     actions: list[Start | Widen] = [Start(item.number) for item in order[:free]]
-    if len(order) > free:
+    if len(order) > free or sum(item.rate for item in active) >= limits.enough_rate:
         return tuple(actions)
     spare = limits.connections - len(actions) - sum(item.connections for item in active)
     for item in sorted(active, key=lambda item: (-item.remaining, item.number)):

@@ -16,6 +16,7 @@ LIMITS = SchedulerLimits(
     worthwhile_seconds=1.0,
     worthwhile_bytes=4 * MIB,
     growth=1.2,
+    enough_rate=64.0 * MIB,
 )
 
 
@@ -72,6 +73,12 @@ def test_nobody_gets_more_while_others_wait() -> None:
     assert decide([Queued(9, 5)], running[:2], LIMITS) == (Start(9), Widen(0, 2), Widen(1, 2))
 
 
+@pytest.mark.parametrize(("rates", "widens"), [([31.0, 32.0], True), ([31.0, 33.0], False), ([70.0, 0.0], False)])
+def test_nobody_gets_more_where_it_is_fast_enough(rates: list[float], widens: bool) -> None:
+    running = [active(number, 1000 * MIB, rate=rate * MIB) for number, rate in enumerate(rates)]
+    assert bool(decide([], running, LIMITS)) is widens
+
+
 def test_the_one_with_the_most_left_gets_more_first() -> None:
     limits = dataclasses.replace(LIMITS, connections=4)
     running = [active(0, 50 * MIB), active(1, 90 * MIB), active(2, 70 * MIB)]
@@ -99,7 +106,7 @@ class Recorded:
 
 
 async def test_downloads_are_sampled_and_widened() -> None:
-    eager = dataclasses.replace(LIMITS, worthwhile_seconds=0.0, growth=0.0, sample_seconds=0.0)
+    eager = dataclasses.replace(LIMITS, worthwhile_seconds=0.0, growth=0.0, enough_rate=1e30, sample_seconds=0.0)
     scheduler, download = Scheduler(eager), Recorded()
     async with scheduler.turn(1000):
         pass
