@@ -1,0 +1,212 @@
+"""The HTTP client by itself: origins, redirects, limits, and what its errors say and do not say."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncpull.errors import DocumentTooLargeError, TemporaryError, UnavailableError
+from asyncpull.http import HttpClient, HttpTimeouts, origin, redact
+from tests.support.registry_faults import chunked, cut, header, redirect, slow_head, stall, status, until_close
+from tests.support.registry_simulator import RegistrySimulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.support.registry_faults import Fault
+
+SECRET = "X-Signature=do-not-show"
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[RegistrySimulator]:
+    async with RegistrySimulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[HttpClient]:
+    async with HttpClient(HttpTimeouts(connect=5, headers=5, idle=5)) as made:
+        yield made
+
+
+@pytest.fixture
+async def secure(tmp_path: Path) -> AsyncIterator[RegistrySimulator]:
+    """A simulator that shows a certificate which it signed itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    names = ["-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    async with RegistrySimulator(tls=context) as simulator:
+        yield simulator
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://Example.org/a", ("https", "example.org", 443)),
+        ("http://example.org", ("http", "example.org", 80)),
+        ("http://u:p@example.org:8080/", ("http", "example.org", 8080)),
+        ("https://[::1]:5000/x", ("https", "::1", 5000)),
+    ],
+)
+def test_origins(url: str, expected: tuple[str, str, int]) -> None:
+    assert origin(url) == expected
+
+
+@pytest.mark.parametrize("url", ["ftp://example.org", "/v2/", "https://", "https://h:99999/", ""])
+def test_what_has_no_origin(url: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        origin(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (f"https://example.org/a/b?{SECRET}#x", "https://example.org/a/b?…"),
+        ("https://me:secret@example.org:1/a", "https://example.org:1/a"),
+        ("https://example.org/a", "https://example.org/a"),
+    ],
+)
+def test_redaction(url: str, expected: str) -> None:
+    assert redact(url) == expected
+
+
+async def test_every_request_says_who_we_are_and_wants_no_compression(
+    registry: RegistrySimulator, client: HttpClient
+) -> None:
+    async with client.request("GET", f"{registry.url}/v2/", headers={"Accept": "x/y"}) as response:
+        assert await response.read(10, "it") == b"{}"
+        assert (response.status, response.content_length, response.is_foreign) == (200, 2, False)
+        assert response.headers["content-TYPE"] == "application/json"
+        assert repr(response) == f"<HttpResponse 200 {registry.url}/v2/>"
+    [request] = registry.requests
+    sent = {name: value for name, value in request.headers.items() if name != "host"}
+    assert sent.pop("user-agent").startswith("asyncpull/")
+    assert sent == {"accept": "x/y", "accept-encoding": "identity"}
+
+
+async def test_urls_are_sent_as_they_are_and_user_information_is_not(
+    registry: RegistrySimulator, client: HttpClient
+) -> None:
+    target = "/v2/a%2Fb%20c?x=%2B+y&sig=a/b%3D%3d"
+    async with client.request("GET", f"http://me:secret@{registry.address}{target}"):
+        pass
+    [request] = registry.requests
+    assert request.target == target
+    assert "authorization" not in request.headers
+
+
+async def test_authorization_follows_within_the_origin(registry: RegistrySimulator, client: HttpClient) -> None:
+    registry.on("/one", redirect("two/../three?x"))
+    async with client.request("GET", f"{registry.url}/v2/one", authorization="Basic eDp5"):
+        pass
+    assert [request.target for request in registry.requests] == ["/v2/one", "/v2/three?x"]
+    assert [request.headers["authorization"] for request in registry.requests] == ["Basic eDp5"] * 2
+
+
+@pytest.mark.parametrize("framing", [(), (chunked,), (until_close,)])
+async def test_a_body_over_the_limit(
+    registry: RegistrySimulator, client: HttpClient, framing: tuple[Fault, ...]
+) -> None:
+    registry.on("/v2/", status(200, b"x" * 1001), *framing, times=None)
+    async with client.request("GET", f"{registry.url}/v2/") as response:
+        with pytest.raises(DocumentTooLargeError, match="the limit"):
+            await response.read(1000, "it")
+    async with client.request("GET", f"{registry.url}/v2/") as response:
+        assert len(await response.read(1001, "it")) == 1001
+    async with client.request("GET", f"{registry.url}/v2/") as response:
+        assert await response.excerpt(7) == b"x" * 7
+
+
+async def test_an_encoded_body_has_no_excerpt(registry: RegistrySimulator, client: HttpClient) -> None:
+    registry.on("/v2/", header("Content-Encoding", "br"))
+    async with client.request("GET", f"{registry.url}/v2/") as response:
+        with pytest.raises(UnavailableError, match="'br'"):
+            response.chunks()
+
+
+async def test_an_excerpt_ends_where_the_connection_does(registry: RegistrySimulator, client: HttpClient) -> None:
+    registry.on("/v2/", status(500, b"12345"), cut(3))
+    async with client.request("GET", f"{registry.url}/v2/") as response:
+        assert await response.excerpt(100) in (b"", b"123")
+
+
+@pytest.mark.parametrize("fault", [slow_head, stall(1)])
+async def test_silence_is_temporary(registry: RegistrySimulator, fault: Fault) -> None:
+    registry.on("/v2/", fault)
+    async with HttpClient(HttpTimeouts(connect=5, headers=0.1, idle=0.1)) as client:
+        with pytest.raises(TemporaryError, match="nothing was received in time"):
+            async with client.request("GET", f"{registry.url}/v2/") as response:
+                await response.read(100, "it")
+
+
+async def test_no_error_shows_a_signed_url(registry: RegistrySimulator, client: HttpClient) -> None:
+    registry.on("/v2/one", redirect(f"/v2/?{SECRET}"))
+    registry.on(SECRET, header("Content-Length", "70000"), cut(1))
+    with pytest.raises(UnavailableError) as caught:
+        async with client.request("GET", f"{registry.url}/v2/one") as response:
+            await response.read(100_000, "it")
+    assert caught.value.temporary
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(b"nonsense\r\n\r\n", "not HTTP"), (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "not HTTP")],
+)
+async def test_what_is_not_http_is_not_shown(client: HttpClient, answer: bytes, said: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UnavailableError, match=said) as caught:
+            async with client.request("GET", f"http://127.0.0.1:{port}/?{SECRET}"):
+                pass
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown
+    assert "nonsense" not in shown
+
+
+async def test_a_certificate_is_verified_unless_told_otherwise(secure: RegistrySimulator, client: HttpClient) -> None:
+    with pytest.raises(UnavailableError, match="certificate is refused") as caught:
+        async with client.request("GET", f"{secure.url}/v2/"):
+            pass
+    assert not caught.value.temporary
+    assert "--tls-verify=false" in (caught.value.hint or "")
+    async with client.request("GET", f"{secure.url}/v2/", verify_tls=False) as response:
+        assert response.status == 200
+
+
+async def test_https_is_not_left_for_http(
+    secure: RegistrySimulator, registry: RegistrySimulator, client: HttpClient
+) -> None:
+    secure.on("/v2/", redirect(f"{registry.url}/v2/?{SECRET}"), times=None)
+    with pytest.raises(UnavailableError, match="from https to http") as caught:
+        async with client.request("GET", f"{secure.url}/v2/", verify_tls=False):
+            pass
+    assert SECRET not in str(caught.value)
+    assert not registry.requests
+    async with client.request("GET", f"{secure.url}/v2/", verify_tls=False, plain_http=True) as response:
+        assert (response.status, response.is_foreign) == (200, True)
+
+
+async def test_it_is_used_inside_its_context() -> None:
+    with pytest.raises(RuntimeError):
+        async with HttpClient().request("GET", "http://127.0.0.1:1/"):
+            pass
