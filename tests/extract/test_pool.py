@@ -274,7 +274,8 @@ async def test_implied_directories_are_adopted_from_the_base_up(tmp_path: Path) 
 
 def workers() -> set[int]:
     """The worker processes: what the nurseries that this process has started have forked."""
-    return {worker for nursery in children(os.getpid()) for worker in children(nursery)}
+    found = {worker for nursery in children(os.getpid()) for worker in children(nursery)}
+    return {worker for worker in found if is_alive(worker)}  # the nursery may not have reaped it yet
 
 
 def children(pid: int) -> set[int]:
