@@ -42,8 +42,7 @@ async def run_all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         failed = [task for task in tasks if task.done() and not task.cancelled() and task.exception() is not None]
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            await finish(task)
+        await finish(asyncio.gather(*tasks, return_exceptions=True))
     for task in failed:
         task.result()
     return [task.result() for task in tasks]
