@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.manifest import Descriptor
 from asyncpull.spec.reference import parse_reference
-from asyncpull.spec.source import Source
 from tests.support.images import OCI_MANIFEST
 from tests.support.registry_simulator import RegistrySimulator
+
+if TYPE_CHECKING:
+    from asyncpull.spec.source import Source
 
 RAW, OTHER, BLOB = b'{"schemaVersion":2}', b'{"schemaVersion":2,"x":1}', b"{}"
 
