@@ -58,25 +58,23 @@ def apply_layer(
     root: Path,
     split_sink: Callable[[bytes], object],
     options: ApplyOptions,
-    on_tar: Callable[[bytes], object],
     *,
     opener: Opener | None = None,
 ) -> Applied:
     """Apply the tar stream in ``chunks`` to the empty directory ``root``; its tar-split goes to ``split_sink``.
 
-    ``on_tar`` sees every chunk before it is parsed. The process's umask is 0 during the call. Of ``root`` itself
-    neither mode nor owner are changed. ``opener`` is how directories are opened, where the kernel is not to be asked
-    what it can. After an error the tree is of no use, and the caller removes it.
+    The process's umask is 0 during the call. Of ``root`` itself neither mode nor owner are changed. ``opener`` is how
+    directories are opened, where the kernel is not to be asked what it can. After an error the tree is of no use, and
+    the caller removes it.
 
-    Raises LayerError for what the archive is to blame for, StoreError for the rest; what ``chunks``, ``on_tar`` and
-    ``split_sink`` raise goes through.
+    Raises LayerError for what the archive is to blame for, StoreError for the rest; what ``chunks`` and ``split_sink`` raise goes
+    through.
     """
     split = SplitWriter(split_sink)
     stream = TarStream(split)
     diff_size = 0
     with _no_umask(), _extractor(root, options, opener) as extractor:
         for chunk in chunks:
-            on_tar(chunk)
             diff_size += len(chunk)
             for part in stream.feed(chunk):
                 try:

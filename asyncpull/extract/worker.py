@@ -4,8 +4,8 @@ Forked from the nursery. Three threads, because the libraries that hash and infl
 interpreter lock while they work:
 
 - the *listener* receives jobs and the advance of a blob's front, and ends the process when the loop process is gone;
-- the *reader* reads the blob along its front, hashes it and inflates it into a short queue;
-- the *main* thread hashes the tar stream, walks it and makes files.
+- the *reader* reads the blob along its front, hashes it, inflates it, hashes that, into a short queue;
+- the *main* thread walks the tar stream and makes files: as much work again, most of it the kernel's.
 
 It imports no HTTP client and no event loop: starting it costs what Python costs.
 """
@@ -101,7 +101,7 @@ class BlobReader:
 
     def __init__(self, fd: int, job: ApplyJob, front: BlobFront, sock: socket.socket) -> None:
         self._fd, self._job, self._front, self._sock = fd, job, front, sock
-        self._hash = job.blob.hasher()
+        self._hash, self._tar_hash = job.blob.hasher(), job.diff_id.hasher()
         self.inflater = Inflater()
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
         self._ended = False
@@ -129,6 +129,12 @@ class BlobReader:
             raise DigestMismatchError(f"blob {expected}", str(expected), f"{expected.algorithm}:{actual}")
         if self._malformed is not None:
             raise self._malformed
+
+    def verify_diff_id(self) -> None:
+        """Raise DiffIDMismatchError unless the tar stream, which must have ended, is the promised one."""
+        expected, actual = self._job.diff_id, self._tar_hash.hexdigest()
+        if actual != expected.encoded:
+            raise DiffIDMismatchError(f"layer {self._job.blob}", str(expected), f"{expected.algorithm}:{actual}")
 
     def abandon(self) -> None:
         """Stop reading, wherever it is."""
@@ -160,6 +166,7 @@ class BlobReader:
             return
         try:
             for tar in self.inflater.feed(piece):
+                self._tar_hash.update(tar)
                 self._pieces.put(tar)
         except LayerError as error:
             self._inflating, self._malformed = False, error
@@ -184,11 +191,10 @@ class BlobReader:
 def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) -> Extracted:
     """Do an ApplyJob: the gate between bytes and store. Returns only if digest, size and diff ID are right."""
     reader = BlobReader(blob_fd, job, front, sock)
-    tar_hash = job.diff_id.hasher()
     options = ApplyOptions(rootless=job.rootless, ignore_chown_errors=job.ignore_chown_errors)
     try:
-        with open(job.tar_split, "xb", buffering=0) as tar_split:
-            applied = apply_layer(reader, Path(job.diff), tar_split.write, options, tar_hash.update)
+        with open(job.tar_split, "xb") as tar_split:
+            applied = apply_layer(reader, Path(job.diff), tar_split.write, options)
     except LayerError:
         reader.finish()
         raise
@@ -196,10 +202,7 @@ def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) 
         reader.abandon()
         raise
     reader.finish()
-    actual = tar_hash.hexdigest()
-    if actual != job.diff_id.encoded:
-        expected = job.diff_id
-        raise DiffIDMismatchError(f"layer {job.blob}", str(expected), f"{expected.algorithm}:{actual}")
+    reader.verify_diff_id()
     return Extracted(
         diff_size=applied.diff_size,
         compression=int(reader.inflater.compression),
