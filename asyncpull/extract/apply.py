@@ -67,8 +67,8 @@ def apply_layer(
     directories are opened, where the kernel is not to be asked what it can. After an error the tree is of no use, and
     the caller removes it.
 
-    Raises LayerError for what the archive is to blame for, StoreError for the rest; what ``chunks`` and ``split_sink`` raise goes
-    through.
+    Raises LayerError for what the archive is to blame for, StoreError for the rest; what ``chunks`` and ``split_sink``
+    raise goes through.
     """
     split = SplitWriter(split_sink)
     stream = TarStream(split)
