@@ -55,7 +55,7 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
         Wheels(("pyarrow==19.0.1", "scikit-learn==1.6.1")),
     ),
     "small-layers": (_BASE, *(Packages((name,)) for name in _FORTY.names)),
-    "big-files": (_BASE, BigFiles(6, 64 * MiB)),
+    "big-files": (_BASE, BigFiles(10, 64 * MiB)),
     "many-files": (_BASE, ManyFiles(97_000)),
 }
 USUAL = ("fat-layers", "small-layers", "big-files")

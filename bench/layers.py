@@ -69,7 +69,7 @@ class Wheels:
 
 @dataclass(frozen=True, slots=True)
 class BigFiles:
-    """A layer of ``count`` files of ``size`` bytes that compress to a little more than half."""
+    """A layer of ``count`` files of ``size`` bytes that compress to a third."""
 
     count: int
     size: int
@@ -96,20 +96,23 @@ def build_layer(recipe: Recipe, sources: Path, path: Path) -> Layer:
             case BigFiles(count, size):
                 writer.directory("srv")
                 for number in range(count):
-                    writer.file(f"srv/model-{number}.bin", half_compressible(number, size))
+                    writer.file(f"srv/model-{number}.bin", library_like(number, size))
             case ManyFiles(count):
                 _add_many_files(writer, count)
     return writer.finish()
 
 
-def half_compressible(seed: int, size: int) -> bytes:
-    """Return bytes of which a third is noise, a third has 16 values only, and a third repeats; always the same ones."""
+def library_like(seed: int, size: int) -> bytes:
+    """Return bytes that compress to a third, as shared libraries do: noise, text of 16 values, repetitions.
+
+    Always the same ones.
+    """
     chance = random.Random(seed)
     alphabet = bytes(b"etaoinshrdlucmfw"[value % 16] for value in range(256))
     out = bytearray()
     while len(out) < size:
-        noise, text = chance.randbytes(20_000), chance.randbytes(20_000).translate(alphabet)
-        out += noise + text + text[:4_000] * 5
+        noise, text = chance.randbytes(12_000), chance.randbytes(24_000).translate(alphabet)
+        out += noise + text + text[:4_000] * 9
     del out[size:]
     return bytes(out)
 
@@ -237,7 +240,7 @@ def _add_wheels(writer: _LayerWriter, requirements: Iterable[str], kept: Path) -
 
 def _add_many_files(writer: _LayerWriter, count: int) -> None:
     chance = random.Random(97)
-    stock = half_compressible(97, 4 * MiB)
+    stock = library_like(97, 4 * MiB)
     for number in range(count):
         name = f"app/node_modules/package-{number // 500}/lib-{number // 50 % 10}/module-{number}.js"
         if number % 50 == 0:
