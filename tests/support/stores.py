@@ -106,9 +106,13 @@ class SharedStore:
 
     def leftovers(self) -> list[str]:
         """Return what pulls have left in the places for temporary things, and half-written files, by relative path."""
+        half_written = self.root.glob("overlay*/.tmp-*")
+        return sorted([*self.abandoned(), *(str(path.relative_to(self.root)) for path in half_written)])
+
+    def abandoned(self) -> list[str]:
+        """Return what is left in the places for temporary directories, which every program clears away."""
         places = [self.root / "overlay" / "tempdirs", self.root / "overlay-layers" / "tmp"]
         found = [path for place in places if place.is_dir() for path in place.iterdir()]
-        found += self.root.glob("overlay*/.tmp-*")
         return sorted(str(path.relative_to(self.root)) for path in found)
 
     def spooled(self) -> list[str]:
