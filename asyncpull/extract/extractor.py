@@ -24,6 +24,7 @@ from asyncpull.extract.directories import open_child
 from asyncpull.extract.failure import explain, owner_error
 from asyncpull.extract.implied import IMPLIED_MODE
 from asyncpull.extract.tree import holds_only_whiteouts, is_whiteout, join, remove
+from asyncpull.extract.writeback import WORTHWHILE, begin_writing
 from asyncpull.extract.xattrs import DEFAULT_ACL, apply_xattrs, path_of, set_opaque
 from asyncpull.layer.changeset import Action, Changeset, Effect
 from asyncpull.layer.header import GLOBAL_RECORDS
@@ -155,6 +156,8 @@ class Extractor:
         os.utime(fd, ns=(member.atime_ns, member.mtime_ns))
         if member.xattrs:
             apply_xattrs(fd, member.xattrs, in_userns=self._rootless)
+        if member.size >= WORTHWHILE:
+            begin_writing(fd)
         self._file = -1
         os.close(fd)
 
