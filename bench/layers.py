@@ -35,6 +35,8 @@ _WHEEL_TARGET = [
     "--implementation=cp",
     "--platform=manylinux2014_x86_64",
     "--platform=manylinux_2_17_x86_64",
+    "--platform=manylinux_2_27_x86_64",
+    "--platform=manylinux_2_28_x86_64",
 ]
 
 
