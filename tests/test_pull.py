@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import json
 import os
+from collections.abc import Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import asyncpull
 from asyncpull.errors import (
     AsyncpullError,
     DiffIDMismatchError,
@@ -44,11 +46,13 @@ from tests.support.registry_faults import cut, flip, hold, status, surplus, trun
 from tests.support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from tests.support.registry_faults import Fault
 
 pytestmark = pytest.mark.root
+
+PACKAGE = Path(asyncpull.__file__).parent
 
 HURRY = RetryPolicy(attempts=2, first_seconds=0.001)
 AMD64 = parse_platform("linux/amd64")
@@ -445,19 +449,21 @@ async def test_what_was_there_before_survives_a_failure(bench: Bench) -> None:
 
 
 async def test_cancelled_at_every_step(tmp_path: Path) -> None:
-    """Cancel after n rounds of the loop, for every n until the pull ends by itself: nothing is left of it.
+    """Cancel when the pull's tasks have taken n steps between awaits, with ever larger n until it ends by itself.
 
-    Each time on a fresh store, so that every await of a whole pull is met.
+    Each time on a fresh store, and nothing is left of it: no task, descriptor, process or lock. Every n is tried if
+    the environment has ASYNCPULL_EVERY_AWAIT, which takes minutes; else all at the beginning, then one in a while.
     """
+    steps = Steps()
+    asyncio.get_running_loop().set_task_factory(steps.task)
     fds, tasks, processes = open_fds(), len(asyncio.all_tasks()), children()
     target = images.image([layer("a", 300_000), tars.tar([tars.file("etc/deep/file", b"x")])])
-    ended, rounds, cancelled = False, 0, 0
+    ended, limit, cancelled = False, 0, 0
     while not ended:
-        async with bench_at(tmp_path / str(rounds)) as bench:
+        async with bench_at(tmp_path / str(limit)) as bench:
+            steps.taken = 0
             pull = asyncio.create_task(bench.puller.pull(bench.offer(target)))
-            for _ in range(rounds):
-                await asyncio.sleep(0)
-            pull.cancel()
+            steps.at(limit, pull.cancel)
             try:
                 await pull
                 ended = True
@@ -472,11 +478,55 @@ async def test_cancelled_at_every_step(tmp_path: Path) -> None:
                 await bench.puller.pull(bench.offer(target))
         assert len(asyncio.all_tasks()) == tasks
         assert children() == processes
-        rounds += max(1, rounds // 6)
+        limit += 1 if "ASYNCPULL_EVERY_AWAIT" in os.environ else max(1, limit // 6)
     assert cancelled > 15
     async with asyncio.timeout(10):  # the sockets of both ends close in the next rounds of the loop
         while open_fds() != fds:
             await asyncio.sleep(0.01)
+
+
+class Steps:
+    """Counts the steps of all tasks that run code of the package, as a task factory; a step ends at an await."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._limit, self._action = -1, lambda: False
+
+    def at(self, limit: int, action: Callable[[], bool]) -> None:
+        """Call ``action`` when that many steps are taken."""
+        self._limit, self._action = limit, action
+        if limit == self.taken:
+            action()
+
+    def task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        code = getattr(coroutine, "cr_code", None)
+        is_ours = code is not None and str(PACKAGE) in code.co_filename
+        return asyncio.Task(Counted(coroutine, self) if is_ours else coroutine, loop=loop, **options)
+
+    def take(self) -> None:
+        self.taken += 1
+        if self.taken == self._limit:
+            asyncio.get_running_loop().call_soon(self._action)
+
+
+class Counted(Coroutine[Any, Any, Any]):
+    """A coroutine whose steps are counted."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], steps: Steps) -> None:
+        self._coroutine, self._steps = coroutine, steps
+
+    def send(self, value: Any) -> Any:
+        self._steps.take()
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._coroutine.__await__()
 
 
 async def test_cancelled_while_a_registry_holds_back(bench: Bench) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +162,20 @@ def workplace(peer: Peer) -> Iterator[Path]:
     finally:
         for mount_point in mounted_below(directory):
             subprocess.run(["umount", "-l", mount_point], check=False, capture_output=True)
-        shutil.rmtree(directory)
+        _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory into which a podman that cleans up after a container may still write for a moment."""
+    for attempt in range(20):
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or attempt == 19:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def mounted_below(directory: Path) -> list[str]:
