@@ -9,6 +9,7 @@ import queue
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
@@ -40,7 +41,7 @@ _PLAIN_INTERVAL = 5.0  # seconds between two lines that say how far a long pull 
 _PATIENCE = 2.0  # seconds that a reader who stalls can delay the end
 
 
-class _Lines:
+class _Lines(ABC):
     """A reporter that writes lines; a context manager, whose end waits for what is still queued."""
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,9 +56,9 @@ class _Lines:
         if line is not None:
             self._queue.put(line)
 
+    @abstractmethod
     def line(self, event: Event, now: float) -> str | None:
         """The line that ``event`` deserves, if any."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._writer.start()
