@@ -24,15 +24,10 @@ class StoreSnapshot:
     layers: Mapping[str, LayerRecord]
     images: Mapping[str, ImageRecord]
     _by_diff_digest: Mapping[str, LayerRecord] = field(init=False, repr=False)
-    _by_compressed_digest: Mapping[str, LayerRecord] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         plain = [layer for layer in self.layers.values() if not layer.is_id_mapped]
-        for name, index in (
-            ("_by_diff_digest", {layer.diff_digest: layer for layer in reversed(plain)}),
-            ("_by_compressed_digest", {layer.compressed_digest: layer for layer in reversed(plain)}),
-        ):
-            object.__setattr__(self, name, index)
+        object.__setattr__(self, "_by_diff_digest", {layer.diff_digest: layer for layer in reversed(plain)})
 
     def has_layer(self, layer_id: str) -> bool:
         """Whether a complete layer has this ID."""
@@ -43,11 +38,6 @@ class StoreSnapshot:
         layer = self._by_diff_digest.get(str(diff_id))
         # Without a tar-split, as of a partial pull, the layer cannot be copied whole; those have a TOC digest.
         return layer.id if layer is not None and not layer.toc_digest else None
-
-    def layer_with_compressed_digest(self, digest: Digest) -> str | None:
-        """The ID of a complete layer that was made from the blob with this digest."""
-        layer = self._by_compressed_digest.get(str(digest))
-        return layer.id if layer is not None else None
 
 
 @dataclass(frozen=True, slots=True)

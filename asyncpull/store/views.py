@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from asyncpull.errors import InvalidDigestError
-from asyncpull.spec.digest import Digest
 from asyncpull.store.records import parse_time
 
 if TYPE_CHECKING:
@@ -98,14 +96,6 @@ class ImageRecord:
         """Every digest by which ``repository@digest`` finds this image."""
         manifests = (digest for key, digest in self.big_data_digests.items() if key.startswith("manifest") and digest)
         return frozenset((*manifests, *((self.digest,) if self.digest else ())))
-
-    @property
-    def manifest_digest(self) -> Digest | None:
-        """The digest of the manifest itself, not of the index that led to it; None if it has none we can verify."""
-        try:
-            return Digest.parse(self.big_data_digests.get("manifest", ""))
-        except InvalidDigestError:
-            return None
 
     @classmethod
     def from_raw(cls, raw: Raw, volatile: bool = False) -> ImageRecord:
