@@ -87,7 +87,7 @@ class LayerStager:
             try:
                 return await self._copy(step, step.copy_from)
             except NotInStoreError:
-                pass  # somebody removed the layer while it was copied; it can still be fetched
+                pass  # it has no tar-split, or somebody removed it while it was copied; it can still be fetched
         return await self._fetch(step)
 
     async def _copy(self, step: LayerStep, other: str) -> StagedStep:
@@ -124,12 +124,16 @@ class LayerStager:
         return StagedStep(layer, cast("tuple[bytes, ...]", implied))
 
     async def _layer_to_copy(self, other: str) -> tuple[LayerRecord, int]:
-        """Its record, and the inode of its tree, which is another one if it was removed and made again."""
+        """Its record, and the inode of its tree, which is another one if it was removed and made again.
+
+        Raises NotInStoreError also if it has no tar-split, without which it cannot be made again elsewhere.
+        """
         record = await self.store.layer(other)
         try:
+            self.store.tar_split_path(other).stat()
             return record, self.store.diff_path(other).stat().st_ino
         except OSError as error:
-            raise NotInStoreError(f"layer {other} was removed", hint="pull the image again") from error
+            raise NotInStoreError(f"layer {other} is not there to be copied", hint="pull the image again") from error
 
     async def _fetch(self, step: LayerStep, *, afresh: bool = False) -> StagedStep:
         """Fetch and extract a layer; once more from its first byte, if what an earlier pull left may be to blame."""

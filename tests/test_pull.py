@@ -201,6 +201,16 @@ async def test_a_layer_under_another_parent_is_copied(bench: Bench) -> None:
     )
 
 
+async def test_a_layer_that_cannot_be_copied_is_fetched(bench: Bench) -> None:
+    """Without its tar-split, as other programs may leave it, a layer can be used but not be made again elsewhere."""
+    shared = layer("shared")
+    first = await bench.puller.pull(bench.offer(images.image([shared]), "1"))
+    bench.store.tar_split_path(first.layers[0].id).unlink()
+    second = await bench.puller.pull(bench.offer(images.image([layer("other"), shared]), "2"))
+    assert second.bytes_fetched == sum(layer.size for layer in second.layers)
+    assert bench.store.tar_split_path(second.layers[1].id).exists()
+
+
 async def test_implied_directories_are_those_of_the_layer_below(bench: Bench) -> None:
     base = tars.tar([tars.directory("var", 0o750), tars.directory("var/lib", 0o1777)])
     top = tars.tar([tars.file("var/lib/app/state", b"x")])
