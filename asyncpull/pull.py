@@ -211,8 +211,9 @@ def _new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:
 
 
 def _pulled_image(reference: str, plan: PullPlan, steps: list[StagedStep], seconds: float) -> PulledImage:
+    fetched = {step.layer.id for step in steps if not step.reused}
     layers = tuple(
-        PulledLayer(step.id, step.blob.digest, step.diff_id, step.blob.size, step.action is not LayerAction.FETCH)
+        PulledLayer(step.id, step.blob.digest, step.diff_id, step.blob.size, reused=step.id not in fetched)
         for step in plan.steps
     )
     return PulledImage(

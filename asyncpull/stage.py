@@ -49,13 +49,14 @@ class StagedStep:
     """A step that was done.
 
     ``implied`` are the directories that the archive only implies. ``fetched`` bytes of the blob came over the network
-    now, ``resumed`` bytes were here from an earlier pull.
+    now, ``resumed`` bytes were here from an earlier pull. ``reused`` tells that the store had it, here or elsewhere.
     """
 
     layer: NewLayer
     implied: tuple[bytes, ...] = ()
     fetched: int = 0
     resumed: int = 0
+    reused: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ class LayerStager:
             uidset=extracted.uidset,
             gidset=extracted.gidset,
         )
-        return StagedStep(layer, extracted.implied, 0 if blob.is_shared else blob.fetched, blob.resumed)
+        return StagedStep(layer, extracted.implied, 0 if blob.is_shared else blob.fetched, blob.resumed, reused=False)
 
     async def _adopt(self, steps: list[StagedStep]) -> None:
         """Let directories that a layer only implies be what they are in the layers below it."""

@@ -208,6 +208,7 @@ async def test_a_layer_that_cannot_be_copied_is_fetched(bench: Bench) -> None:
     bench.store.tar_split_path(first.layers[0].id).unlink()
     second = await bench.puller.pull(bench.offer(images.image([layer("other"), shared]), "2"))
     assert second.bytes_fetched == sum(layer.size for layer in second.layers)
+    assert [layer.reused for layer in second.layers] == [False, False]
     assert bench.store.tar_split_path(second.layers[1].id).exists()
 
 
