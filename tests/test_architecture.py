@@ -18,11 +18,12 @@ PACKAGE = Path(asyncpull.__file__).parent
 LEVELS = [
     {"errors", "log"},
     {"spec"},
-    {"layer", "plan", "progress", "ranges", "retry", "waiting"},
+    {"layer", "plan", "progress", "proxies", "ranges", "retry", "tls", "waiting"},
     {"http", "journal", "lockfile", "spool"},
     {"registry", "fetch", "extract", "store"},
     {"source", "resolve", "stage"},
     {"pull"},
+    {"prefetch"},
     {"demo"},
     {"cli"},
 ]

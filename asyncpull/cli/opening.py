@@ -57,8 +57,18 @@ def registry_access(settings: Settings) -> RegistryAccess:
     """How registries are asked. The environment names the file with credentials where no option does."""
     from asyncpull.registry.config import RegistryAccess
 
-    authfile = None if settings.auth_file is None else Path(settings.auth_file)
-    return RegistryAccess(tls_verify=settings.tls_verify, authfile=authfile)
+    return RegistryAccess(
+        tls_verify=settings.tls_verify,
+        authfile=_path(settings.auth_file),
+        cert_dir=_path(settings.cert_dir),
+        registries_conf=_path(settings.registries_conf),
+        registries_conf_dir=_path(settings.registries_conf_dir),
+        hosts_dir=_path(settings.hosts_dir),
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def run_with_store(settings: Settings, work: Callable[[Store], Awaitable[int]]) -> int:

@@ -25,6 +25,10 @@ class Settings:
     storage_driver: str | None = None
     storage_options: tuple[str, ...] = ()
     auth_file: str | None = None
+    cert_dir: str | None = None
+    registries_conf: str | None = None
+    registries_conf_dir: str | None = None
+    hosts_dir: str | None = None
     tls_verify: bool | None = None
     log_level: str = "warning"
     log_format: str = "console"
@@ -66,6 +70,10 @@ _GLOBAL_OPTIONS = (
     _global("--storage-driver", metavar="NAME", help="Storage driver (overlay)."),
     _global("--storage-opt", "storage_options", metavar="K=V", multiple=True, help="Option of the driver; repeatable."),
     _global("--authfile", "auth_file", metavar="FILE", type=_FILE, help="Credentials, as podman login writes them."),
+    _global("--cert-dir", metavar="DIR", type=_DIRECTORY, help="*.crt, *.cert and *.key files for the registry."),
+    _global("--registries-conf", metavar="FILE", type=_FILE, help="Instead of the usual registries.conf."),
+    _global("--registries-conf-dir", metavar="DIR", type=_DIRECTORY, help="Instead of the usual registries.conf.d."),
+    _global("--hosts-dir", metavar="DIR", type=_DIRECTORY, help="Mirrors as containerd's hosts.toml files name them."),
     _global(
         "--tls-verify",
         metavar="[=true|false]",

@@ -36,13 +36,19 @@ class Endpoint:
 class RegistryAccess:
     """What the caller says about registries.
 
-    ``insecure`` holds domains as references spell them, with their port. ``authfile`` is the one file with
-    credentials that is read; without it the usual places are looked at.
+    ``insecure`` holds domains as references spell them, with their port. The paths are what is read instead of the
+    usual places: ``authfile`` holds credentials, ``cert_dir`` certificates as below ``certs.d`` but for every registry,
+    ``registries_conf`` and ``registries_conf_dir`` are containers-registries.conf(5), and ``hosts_dir`` is
+    containerd's directory of ``hosts.toml`` files, which is only read where it is given.
     """
 
     tls_verify: bool | None = None
     insecure: frozenset[str] = frozenset()
     authfile: Path | None = None
+    cert_dir: Path | None = None
+    registries_conf: Path | None = None
+    registries_conf_dir: Path | None = None
+    hosts_dir: Path | None = None
 
     def endpoint(self, reference: Reference) -> Endpoint:
         """Where the requests for ``reference`` go."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor
     from asyncpull.spec.reference import Reference
-    from asyncpull.spec.source import BlobResponse, SourceDocument
+    from asyncpull.spec.source import BlobResponse, Fault, SourceDocument
 
 
 class RegistrySource:
@@ -24,6 +24,19 @@ class RegistrySource:
     def name(self) -> str:
         """The reference, in full."""
         return str(self._reference)
+
+    @property
+    def registry(self) -> str:
+        """The domain of the reference."""
+        return self._reference.domain
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The registry itself."""
+        return (self._reference.domain,)
+
+    def blame(self, origin: str, fault: Fault) -> None:
+        """There is no other endpoint to ask."""
 
     async def manifest(self, digest: Digest | None = None) -> SourceDocument:
         """The document that the reference names, or another one of its repository."""
@@ -39,7 +52,7 @@ class RegistrySource:
         return await self._client.blob_bytes(self._reference, descriptor, limit)
 
     def open_blob(
-        self, descriptor: Descriptor, offset: int = 0, end: int | None = None
+        self, descriptor: Descriptor, offset: int = 0, end: int | None = None, *, origin: str | None = None
     ) -> AbstractAsyncContextManager[BlobResponse]:
         """Part of a blob of this repository."""
         return self._client.open_blob(self._reference, descriptor, offset, end)

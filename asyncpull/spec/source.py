@@ -7,6 +7,7 @@ come whole and verified; blobs come as streams of ranges, unverified, because th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -33,21 +34,45 @@ class BlobResponse:
     ``start`` is at or before the offset that was asked for: a source that cannot send ranges sends everything.
     ``end`` is where the source said it will stop (exclusive) and ``total`` the size that it gives the whole blob;
     None where it did not say. ``chunks`` may yield fewer bytes than promised only if it raises a SourceError, and it
-    may yield more: whoever reads it counts.
+    may yield more: whoever reads it counts. ``origin`` names the endpoint that sends it.
     """
 
     start: int
     end: int | None
     total: int | None
     chunks: AsyncIterator[bytes]
+    origin: str = ""
+
+
+class Fault(Enum):
+    """What an endpoint did wrong while it sent a blob."""
+
+    BROKEN = "broken"  # the connection was lost, or the body ended too early
+    STALLED = "stalled"  # nothing came, or next to nothing
+    CORRUPT = "corrupt"  # other bytes than those of the blob
 
 
 class Source(Protocol):
-    """One repository, image layout or store."""
+    """One repository, image layout or store, at one or several endpoints.
+
+    An endpoint that fails to give what it should is left alone for a while, and another one is asked. What goes wrong
+    before a response is there the source sees itself; of what comes after that it is told by ``blame``.
+    """
 
     @property
     def name(self) -> str:
         """What messages call this source; never holds a secret."""
+
+    @property
+    def registry(self) -> str:
+        """What limits per registry count by, such as ``docker.io``."""
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The names of the endpoints that may serve blobs, the preferred one first, whatever they did so far."""
+
+    def blame(self, origin: str, fault: Fault) -> None:
+        """Take note that the endpoint called ``origin`` was at ``fault``."""
 
     async def manifest(self, digest: Digest | None = None) -> SourceDocument:
         """The document that the reference names, or that with ``digest``; verified where a digest is known.
@@ -65,9 +90,10 @@ class Source(Protocol):
         """
 
     def open_blob(
-        self, descriptor: Descriptor, offset: int = 0, end: int | None = None
+        self, descriptor: Descriptor, offset: int = 0, end: int | None = None, *, origin: str | None = None
     ) -> AbstractAsyncContextManager[BlobResponse]:
         """Ask for the bytes from ``offset`` to ``end`` (exclusive; None is the end of the blob).
 
+        Only the endpoint called ``origin`` is asked where that is given; else the best, and after it the others.
         Raises SourceError, also while the chunks are read.
         """
