@@ -28,7 +28,7 @@ class Endpoint:
     namespace: str | None = None
     resolves_tags: bool = True
     serves_blobs: bool = True
-    tls: TlsFiles = TlsFiles()
+    tls: TlsFiles = field(default_factory=TlsFiles)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
