@@ -44,6 +44,11 @@ class Registry:
     """The certificate that signed itself, where the registry speaks TLS."""
     password: bool = False
 
+    @property
+    def data(self) -> Path:
+        """The folder of everything that was uploaded."""
+        return self.log.parent / "data"
+
     def push(self, repository: str, tag: str, target: Image | Index) -> str:
         """Upload an image or index with all that belongs to it; return its reference by tag."""
         for each in target.images if isinstance(target, Index) else (target,):
@@ -116,7 +121,7 @@ def docker_registry(directory: Path, *, tls: bool = False, password: bool = Fals
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "access.log"
     certificate = _make_certificate(directory) if tls else None
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     configuration = directory / "config.yml"
     configuration.write_text(json.dumps(_configuration(directory, address, certificate, password=password)))
     with log.open("wb") as out:
@@ -165,7 +170,8 @@ def _make_certificate(directory: Path) -> Path:
     return certificate
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
