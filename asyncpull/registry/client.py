@@ -1,8 +1,8 @@
 """The pulling half of the distribution API (distribution-spec 1.1) over HTTP.
 
-One client serves all registries of a process and remembers, per endpoint, whether https or plain http is spoken there,
-and per repository, what opened the door. Documents are asked for again after temporary failures; of blobs only the
-opening belongs here: whoever reads one knows what is missing, and asks again for that.
+One client serves all registries of a process and remembers, per endpoint, whether https or plain http is spoken there
+and how it behaved (``health``), and per repository, what opened the door. Every request is made once, at the endpoint
+that it is given: which one is asked, and what is done when it fails, is the business of the source.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from asyncpull.errors import (
     AsyncpullError,
     AuthenticationError,
-    DocumentTooLargeError,
     InvalidDigestError,
     NotFoundError,
     SizeMismatchError,
@@ -28,12 +28,15 @@ from asyncpull.http import HttpClient, HttpTimeouts
 from asyncpull.registry.auth import TokenAnswer, authorize, parse_challenges
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.registry.credentials import auth_files, load_keyring
+from asyncpull.registry.endpoint import Endpoint
 from asyncpull.registry.extent import Extent, extent
+from asyncpull.registry.health import Health
 from asyncpull.registry.refusal import ERROR_BODY_LIMIT, refusal
-from asyncpull.retry import RetryPolicy, retrying
+from asyncpull.retry import RetryPolicy
 from asyncpull.spec.digest import Digest, verify_bytes
 from asyncpull.spec.manifest import MANIFEST_LIMIT, TOKEN_LIMIT
 from asyncpull.spec.mediatype import ACCEPTED_MANIFESTS
+from asyncpull.spec.reference import Reference
 from asyncpull.spec.source import BlobResponse, SourceDocument
 
 if TYPE_CHECKING:
@@ -43,10 +46,8 @@ if TYPE_CHECKING:
 
     from asyncpull.http import HttpResponse
     from asyncpull.registry.auth import Authorization, Challenge
-    from asyncpull.registry.config import Endpoint
     from asyncpull.registry.credentials import Keyring
     from asyncpull.spec.manifest import Descriptor
-    from asyncpull.spec.reference import Reference
 
 _RANGE_STATUSES = frozenset({416})
 _ACCEPT = {"Accept": ", ".join(ACCEPTED_MANIFESTS)}
@@ -97,10 +98,11 @@ class RegistryClient:
         self._retry = retry or RetryPolicy()
         self._environ = os.environ if environ is None else environ
         self._http = HttpClient(timeouts)
-        self._doors: dict[tuple[Endpoint, str], _Door] = {}
-        self._schemes: dict[Endpoint, _Scheme] = {}
-        self._rangeless: set[Endpoint] = set()
+        self._doors: dict[Endpoint, _Door] = {}
+        self._schemes: dict[tuple[str, str], _Scheme] = {}
+        self._rangeless: set[tuple[str, str]] = set()
         self._keyring: Keyring | None = None
+        self.health = Health()
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -111,24 +113,56 @@ class RegistryClient:
     ) -> None:
         await self._http.__aexit__(kind, error, trace)
 
-    async def manifest(self, reference: Reference) -> SourceDocument:
-        """The manifest or index that ``reference`` names; its digest, if it names one, wins over its tag.
+    @property
+    def retry(self) -> RetryPolicy:
+        """How patient to be with registries."""
+        return self._retry
+
+    async def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
+        """Where ``reference`` may be asked for, in the order to be tried. Raises ConfigurationError, PolicyError."""
+        found = self._access.endpoint(reference)
+        return (Endpoint(found.host, reference.path, reference.name, insecure=found.insecure),)
+
+    async def manifest(self, endpoint: Endpoint, name: str | Digest) -> SourceDocument:
+        """The manifest or index that a tag or a digest names at ``endpoint``.
 
         The raw bytes are verified against that digest, and against Docker-Content-Digest where it is sent. Raises
         SourceError, DocumentTooLargeError, DigestMismatchError.
         """
-        return await retrying(self._retry, lambda: self._manifest(reference))
+        what = f"manifest {name} of {endpoint.account}"
+        async with self._request("GET", endpoint, f"manifests/{name}", _ACCEPT) as response:
+            raw = await response.read(MANIFEST_LIMIT, what)
+            said = _content_digest(response)
+            media_type = response.headers.get("Content-Type")
+        wanted = name if isinstance(name, Digest) else None
+        for digest in (wanted, said):
+            if digest is not None:
+                verify_bytes(what, raw, digest)
+        return SourceDocument(raw, media_type, wanted or said or Digest.of(raw))
 
-    async def digest(self, reference: Reference) -> Digest:
-        """The digest of what ``reference`` names, by a HEAD request, or by GET where HEAD tells nothing."""
-        return await retrying(self._retry, lambda: self._digest(reference))
+    async def digest(self, endpoint: Endpoint, name: str | Digest) -> Digest:
+        """The digest of what a tag names at ``endpoint``, by a HEAD request, or by GET where HEAD tells nothing."""
+        try:
+            async with self._request("HEAD", endpoint, f"manifests/{name}", _ACCEPT) as response:
+                said = _content_digest(response)
+                media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            # The digest of another document than we would be given is of no use.
+            if said is not None and media_type in ACCEPTED_MANIFESTS:
+                return said
+        except (AuthenticationError, NotFoundError, UnavailableError) as error:
+            # Some registries know no HEAD, and those that do cannot say what is wrong in a body.
+            if error.temporary:
+                raise
+        return (await self.manifest(endpoint, name)).digest
 
-    async def blob_bytes(self, reference: Reference, descriptor: Descriptor, limit: int) -> bytes:
-        """A small blob, its size and digest verified. Raises SourceError, DocumentTooLargeError, IntegrityError."""
+    async def blob_bytes(self, endpoint: Endpoint, descriptor: Descriptor) -> bytes:
+        """A blob, its size and digest verified; no more bytes are read than it should have.
+
+        Raises SourceError, DocumentTooLargeError, IntegrityError.
+        """
         what = f"blob {descriptor.digest}"
-        if descriptor.size > limit:
-            raise DocumentTooLargeError(f"{what} has {descriptor.size} bytes, the limit is {limit}")
-        body = await retrying(self._retry, lambda: self._blob_bytes(reference, descriptor, what))
+        async with self._request("GET", endpoint, f"blobs/{descriptor.digest}", {}) as response:
+            body = await response.read(descriptor.size, what)
         if len(body) != descriptor.size:
             raise SizeMismatchError(what, descriptor.size, len(body))
         verify_bytes(what, body, descriptor.digest)
@@ -136,7 +170,7 @@ class RegistryClient:
 
     @asynccontextmanager
     async def open_blob(
-        self, reference: Reference, descriptor: Descriptor, offset: int = 0, end: int | None = None
+        self, endpoint: Endpoint, descriptor: Descriptor, offset: int = 0, end: int | None = None
     ) -> AsyncIterator[BlobResponse]:
         """Ask for the bytes of a blob from ``offset`` to ``end`` (None is its end).
 
@@ -145,68 +179,40 @@ class RegistryClient:
         registry says that the blob has another size.
         """
         path = f"blobs/{descriptor.digest}"
-        endpoint = self._access.endpoint(reference)
-        if (offset > 0 or end is not None) and endpoint not in self._rangeless:
+        if (offset > 0 or end is not None) and _host(endpoint) not in self._rangeless:
             last = "" if end is None else end - 1
             headers = {"Range": f"bytes={offset}-{last}"}
-            async with self._request("GET", reference, path, headers, passed=_RANGE_STATUSES) as response:
+            async with self._request("GET", endpoint, path, headers, passed=_RANGE_STATUSES) as response:
                 held = _extent(response, descriptor, offset)
                 if held is not None and response.status != 416:
-                    yield BlobResponse(held.start, held.end, held.total, response.chunks())
+                    yield BlobResponse(held.start, held.end, held.total, response.chunks(), endpoint.name)
                     return
-            self._rangeless.add(endpoint)
-        async with self._request("GET", reference, path, {}) as response:
+            self._rangeless.add(_host(endpoint))
+        async with self._request("GET", endpoint, path, {}) as response:
             held = _extent(response, descriptor, 0)
             if held is None:
                 raise UnavailableError(
                     f"{path}: {endpoint.host} answers {response.status} where 200 was to be expected"
                 )
-            yield BlobResponse(held.start, held.end, held.total, response.chunks())
-
-    async def _manifest(self, reference: Reference) -> SourceDocument:
-        async with self._request("GET", reference, _manifest_path(reference), _ACCEPT) as response:
-            raw = await response.read(MANIFEST_LIMIT, f"manifest of {reference}")
-            said = _content_digest(response)
-            media_type = response.headers.get("Content-Type")
-        wanted = reference.digest or said
-        for digest in (reference.digest, said):
-            if digest is not None:
-                verify_bytes(f"manifest of {reference}", raw, digest)
-        return SourceDocument(raw, media_type, wanted or Digest.of(raw))
-
-    async def _digest(self, reference: Reference) -> Digest:
-        try:
-            async with self._request("HEAD", reference, _manifest_path(reference), _ACCEPT) as response:
-                said = _content_digest(response)
-            if said is not None:
-                return said
-        except (NotFoundError, UnavailableError) as error:
-            # Some registries know no HEAD, and those that do cannot say what is wrong in a body.
-            if error.temporary:
-                raise
-        return (await self._manifest(reference)).digest
-
-    async def _blob_bytes(self, reference: Reference, descriptor: Descriptor, what: str) -> bytes:
-        async with self._request("GET", reference, f"blobs/{descriptor.digest}", {}) as response:
-            return await response.read(descriptor.size, what)
+            yield BlobResponse(held.start, held.end, held.total, response.chunks(), endpoint.name)
 
     @asynccontextmanager
     async def _request(
         self,
         method: str,
-        reference: Reference,
+        endpoint: Endpoint,
         path: str,
         headers: Mapping[str, str],
         passed: frozenset[int] = frozenset(),
     ) -> AsyncIterator[HttpResponse]:
-        """Yield the answer to a request below a repository, authorized as far as the registry wants it.
+        """Yield the answer to a request below a repository, authorized as far as the endpoint wants it.
 
         Only a status of 200 to 299, or one of ``passed``, is yielded; any other is raised as the error it means.
         """
-        endpoint = self._access.endpoint(reference)
         scheme = await self._scheme(endpoint)
-        url = f"{scheme}://{endpoint.host}/v2/{reference.path}/{path}"
-        door = self._doors.setdefault((endpoint, reference.path), _Door())
+        namespace = "" if endpoint.namespace is None else f"?ns={quote(endpoint.namespace, safe='')}"
+        url = f"{scheme}://{endpoint.host}{endpoint.prefix}/{endpoint.repository}/{path}{namespace}"
+        door = self._doors.setdefault(endpoint, _Door())
         loop = asyncio.get_running_loop()
         for is_last in (False, True):
             key = door.key(loop.time())
@@ -224,15 +230,14 @@ class RegistryClient:
                 body = await response.excerpt(ERROR_BODY_LIMIT)
                 challenges = parse_challenges(response.all("WWW-Authenticate"))
             if response.status != 401 or response.is_foreign or is_last or not challenges:
-                raise _refusal(f"{path} of {reference.name}", endpoint, response, body)
-            await self._unlock(door, key, challenges, reference, endpoint, scheme)
+                raise _refusal(f"{path} of {endpoint.account}", endpoint, response, body)
+            await self._unlock(door, key, challenges, endpoint, scheme)
 
     async def _unlock(
         self,
         door: _Door,
         tried: str | None,
         challenges: tuple[Challenge, ...],
-        reference: Reference,
         endpoint: Endpoint,
         scheme: str,
     ) -> None:
@@ -242,9 +247,10 @@ class RegistryClient:
             if door.key(loop.time()) != tried:
                 return
             door.authorization = None
-            credentials = (await self._load_keyring()).lookup(reference)
+            domain, _, repository = endpoint.account.partition("/")
+            credentials = (await self._load_keyring()).lookup(Reference(domain, repository))
             plain_http = endpoint.insecure or scheme == "http"
-            dance = authorize(challenges, reference.path, endpoint.host, credentials, plain_http=plain_http)
+            dance = authorize(challenges, endpoint.repository, endpoint.host, credentials, plain_http=plain_http)
             try:
                 request = next(dance)
                 while True:
@@ -256,7 +262,7 @@ class RegistryClient:
                         plain_http=plain_http,
                     ) as response:
                         if response.status == 200:
-                            body = await response.read(TOKEN_LIMIT, f"token for {reference.name}")
+                            body = await response.read(TOKEN_LIMIT, f"token for {endpoint.account}")
                         else:
                             body = await response.excerpt(ERROR_BODY_LIMIT)
                     request = dance.send(TokenAnswer(response.status, response.headers, body, datetime.now(UTC)))
@@ -274,10 +280,10 @@ class RegistryClient:
         return self._keyring
 
     async def _scheme(self, endpoint: Endpoint) -> str:
-        """https, or for an insecure endpoint whatever answers there first."""
-        if not endpoint.insecure:
-            return "https"
-        entry = self._schemes.setdefault(endpoint, _Scheme())
+        """The scheme to speak: of several, the first by which anything answers there."""
+        if len(endpoint.schemes) == 1:
+            return endpoint.schemes[0]
+        entry = self._schemes.setdefault(_host(endpoint), _Scheme())
         async with entry.lock:
             if entry.known is None:
                 entry.known = await self._probe(endpoint)  # whoever asks tries again
@@ -287,7 +293,7 @@ class RegistryClient:
         failures: list[SourceError] = []
         for scheme in endpoint.schemes:
             try:
-                async with self._http.request("GET", f"{scheme}://{endpoint.host}/v2/", verify_tls=False):
+                async with self._http.request("GET", f"{scheme}://{endpoint.host}{endpoint.prefix}/", verify_tls=False):
                     return scheme
             except SourceError as error:
                 failures.append(error)
@@ -296,8 +302,9 @@ class RegistryClient:
         raise failures[-1]
 
 
-def _manifest_path(reference: Reference) -> str:
-    return f"manifests/{reference.digest or reference.tag}"
+def _host(endpoint: Endpoint) -> tuple[str, str]:
+    """What endpoints of several repositories have in common."""
+    return endpoint.host, endpoint.prefix
 
 
 def _extent(response: HttpResponse, descriptor: Descriptor, offset: int) -> Extent | None:

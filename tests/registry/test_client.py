@@ -116,7 +116,7 @@ async def test_a_manifest_by_tag_is_returned_as_it_was_sent(
     registry: RegistrySimulator, client: RegistryClient
 ) -> None:
     digest = registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
-    document = await client.manifest(in_registry(registry))
+    document = await RegistrySource(client, in_registry(registry)).manifest()
     assert (document.raw, document.media_type, str(document.digest)) == (RAW, OCI_MANIFEST, digest)
     [request] = registry.asked("/manifests/")
     assert request.headers["accept-encoding"] == "identity"
@@ -128,7 +128,7 @@ async def test_a_digest_wins_over_a_tag(registry: RegistrySimulator, client: Reg
     digest = registry.add_manifest("a/b", "old", RAW, OCI_MANIFEST)
     registry.add_manifest("a/b", "t", b"{}", OCI_MANIFEST)
     reference = parse_reference(f"{registry.address}/a/b:t@{digest}")
-    assert (await client.manifest(reference)).raw == RAW
+    assert (await RegistrySource(client, reference).manifest()).raw == RAW
 
 
 @pytest.mark.parametrize("by_digest", [False, True])
@@ -139,7 +139,7 @@ async def test_a_manifest_that_was_changed_on_the_way_is_refused(
     registry.on("/manifests/", flip(3))
     reference = in_registry(registry)
     with pytest.raises(DigestMismatchError) as caught:
-        await client.manifest(reference.with_digest(Digest.parse(digest)) if by_digest else reference)
+        await RegistrySource(client, reference.with_digest(Digest.parse(digest)) if by_digest else reference).manifest()
     assert caught.value.expected == digest
 
 
@@ -147,7 +147,7 @@ async def test_a_wrong_content_digest_header_is_refused(registry: RegistrySimula
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.on("/manifests/", header("Docker-Content-Digest", str(Digest.of(b"something else"))))
     with pytest.raises(DigestMismatchError):
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
 
 
 @pytest.mark.parametrize("said", [None, "md5:d41d8cd98f00b204e9800998ecf8427e", "nonsense"])
@@ -156,8 +156,8 @@ async def test_a_content_digest_that_nobody_can_verify_is_none(
 ) -> None:
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.on("/manifests/", header("Docker-Content-Digest", said), times=None, method="*")
-    assert (await client.manifest(in_registry(registry))).digest == Digest.of(RAW)
-    assert await client.digest(in_registry(registry)) == Digest.of(RAW)
+    assert (await RegistrySource(client, in_registry(registry)).manifest()).digest == Digest.of(RAW)
+    assert await RegistrySource(client, in_registry(registry)).digest() == Digest.of(RAW)
 
 
 @pytest.mark.parametrize("faults", [(), (chunked,), (until_close,)])
@@ -167,7 +167,7 @@ async def test_a_manifest_over_the_limit_is_refused_before_it_is_read(
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.on("/manifests/", replaced(bytes(8 * MANIFEST_LIMIT)), header("Docker-Content-Digest", None), *faults)
     with pytest.raises(DocumentTooLargeError):
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
     # What was sent before we left is what buffers on the way hold.
     assert registry.sent("/manifests/") < 7 * MANIFEST_LIMIT
 
@@ -176,12 +176,12 @@ async def test_an_encoded_body_is_refused(registry: RegistrySimulator, client: R
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.on("/manifests/", header("Content-Encoding", "gzip"))
     with pytest.raises(UnavailableError, match="Content-Encoding 'gzip'"):
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
 
 
 async def test_head_tells_a_digest_without_the_manifest(registry: RegistrySimulator, client: RegistryClient) -> None:
     digest = registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
-    assert str(await client.digest(in_registry(registry))) == digest
+    assert str(await RegistrySource(client, in_registry(registry)).digest()) == digest
     assert [request.method for request in registry.asked("/manifests/")] == ["HEAD"]
 
 
@@ -191,7 +191,7 @@ async def test_where_head_tells_nothing_get_does(
 ) -> None:
     digest = registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.on("/manifests/", fault, method="HEAD")
-    assert str(await client.digest(in_registry(registry))) == digest
+    assert str(await RegistrySource(client, in_registry(registry)).digest()) == digest
     assert [request.method for request in registry.asked("/manifests/")] == ["HEAD", "GET"]
 
 
@@ -199,18 +199,18 @@ async def test_a_small_blob_is_verified(registry: RegistrySimulator, client: Reg
     data = b'{"rootfs":{}}'
     registry.add_blob(data)
     reference, descriptor = in_registry(registry), descriptor_of(data)
-    assert await client.blob_bytes(reference, descriptor, CONFIG_LIMIT) == data
+    assert await RegistrySource(client, reference).blob_bytes(descriptor, CONFIG_LIMIT) == data
     registry.on("/blobs/", flip(0))
     with pytest.raises(DigestMismatchError):
-        await client.blob_bytes(reference, descriptor, CONFIG_LIMIT)
+        await RegistrySource(client, reference).blob_bytes(descriptor, CONFIG_LIMIT)
     registry.on("/blobs/", surplus())
     with pytest.raises(DocumentTooLargeError):
-        await client.blob_bytes(reference, descriptor, CONFIG_LIMIT)
+        await RegistrySource(client, reference).blob_bytes(descriptor, CONFIG_LIMIT)
     registry.on("/blobs/", truncated(5))
     with pytest.raises(SizeMismatchError):
-        await client.blob_bytes(reference, descriptor, CONFIG_LIMIT)
+        await RegistrySource(client, reference).blob_bytes(descriptor, CONFIG_LIMIT)
     with pytest.raises(DocumentTooLargeError):
-        await client.blob_bytes(reference, descriptor, len(data) - 1)
+        await RegistrySource(client, reference).blob_bytes(descriptor, len(data) - 1)
 
 
 # What is wrong, said in words
@@ -234,7 +234,7 @@ async def test_an_answer_other_than_200_is_the_error_it_means(
 ) -> None:
     registry.on("/manifests/", fault, times=None)
     with pytest.raises(kind) as caught:
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
     assert type(caught.value) is kind
     assert registry.address in str(caught.value)
 
@@ -244,7 +244,7 @@ async def test_the_words_of_the_registry_are_shown_without_control_characters(
 ) -> None:
     registry.on("/manifests/", error(404, "NAME_UNKNOWN", "no\x1b[31m such\nname"))
     with pytest.raises(NotFoundError, match=r"no \[31m such name \(NAME_UNKNOWN\)"):
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
 
 
 @pytest.mark.parametrize("fault", [status(503), status(429), status(500), drop, cut(3), cut(3, reset=True)])
@@ -253,23 +253,23 @@ async def test_what_is_temporary_is_tried_again(
 ) -> None:
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.on("/manifests/", fault, times=2)
-    assert (await client.manifest(in_registry(registry))).raw == RAW
+    assert (await RegistrySource(client, in_registry(registry)).manifest()).raw == RAW
     assert len(registry.asked("/manifests/")) == 3
 
 
 async def test_what_is_permanent_fails_at_once(registry: RegistrySimulator, client: RegistryClient) -> None:
     with pytest.raises(NotFoundError):
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
     assert len(registry.asked("/manifests/")) == 1
 
 
 async def test_retry_after_is_obeyed_unless_it_is_too_long(registry: RegistrySimulator, client: RegistryClient) -> None:
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.on("/manifests/", status(429, Retry_After="0"))
-    assert (await client.manifest(in_registry(registry))).raw == RAW
+    assert (await RegistrySource(client, in_registry(registry)).manifest()).raw == RAW
     registry.on("/manifests/", status(429, Retry_After="3600"))
     with pytest.raises(TemporaryError) as caught:
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
     assert caught.value.retry_after == 3600
 
 
@@ -281,14 +281,14 @@ async def test_a_server_that_says_nothing_more_is_left(
     registry.on("/manifests/", fault)
     timeouts = HttpTimeouts(connect=5, headers=0.2, idle=0.2)
     async with make_client(tmp_path, timeouts=timeouts) as client:
-        assert (await client.manifest(in_registry(registry))).raw == RAW
+        assert (await RegistrySource(client, in_registry(registry)).manifest()).raw == RAW
 
 
 async def test_a_registry_that_is_not_there(client: RegistryClient) -> None:
     async with RegistrySimulator() as gone:
         reference = in_registry(gone)
     with pytest.raises(UnavailableError, match="cannot connect") as caught:
-        await client.manifest(reference)
+        await RegistrySource(client, reference).manifest()
     assert caught.value.temporary
 
 
@@ -299,7 +299,7 @@ async def test_the_token_dance_is_done_once_per_repository(registry: RegistrySim
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.protection = Bearer()
     reference = in_registry(registry)
-    documents = await asyncio.gather(*(client.manifest(reference) for _ in range(5)))
+    documents = await asyncio.gather(*(RegistrySource(client, reference).manifest() for _ in range(5)))
     assert [document.raw for document in documents] == [RAW] * 5
     [request] = registry.asked("/token")
     assert request.query == [("service", "simulator"), ("scope", "repository:a/b:pull")]
@@ -321,19 +321,19 @@ async def test_challenges_come_in_many_forms(
 ) -> None:
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.protection = protection
-    assert (await client.manifest(in_registry(registry))).raw == RAW
+    assert (await RegistrySource(client, in_registry(registry)).manifest()).raw == RAW
 
 
 async def test_a_token_that_is_refused_is_replaced_once(registry: RegistrySimulator, client: RegistryClient) -> None:
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.protection = Bearer()
-    await client.manifest(in_registry(registry))
+    await RegistrySource(client, in_registry(registry)).manifest()
     registry.tokens.clear()
-    await client.manifest(in_registry(registry))
+    await RegistrySource(client, in_registry(registry)).manifest()
     assert len(registry.asked("/token")) == 2
     registry.on("/manifests/", error(401, "UNAUTHORIZED", "never"), times=None)
     with pytest.raises(AuthenticationError) as caught:
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
     assert "spelled right" in (caught.value.hint or "")
     assert len(registry.asked("/manifests/")) < 8
 
@@ -343,7 +343,7 @@ async def test_a_user_name_and_a_password_go_to_the_token_server(registry: Regis
     registry.protection = Bearer(user="me", password="open sesame")
     write_credentials(tmp_path, registry.address, "me", "open sesame")
     async with make_client(tmp_path) as client:
-        assert (await client.manifest(in_registry(registry))).raw == RAW
+        assert (await RegistrySource(client, in_registry(registry)).manifest()).raw == RAW
     assert registry.asked("/token")[0].query[0] == ("account", "me")
 
 
@@ -354,7 +354,7 @@ async def test_wrong_credentials_are_an_authentication_error_that_holds_no_secre
     write_credentials(tmp_path, registry.address, "me", "wrong-and-secret")
     async with make_client(tmp_path) as client:
         with pytest.raises(AuthenticationError, match="incorrect username or password") as caught:
-            await client.manifest(in_registry(registry))
+            await RegistrySource(client, in_registry(registry)).manifest()
     shown = repr(caught.value) + str(caught.value) + repr(client)
     assert "wrong-and-secret" not in shown
     assert base64.b64encode(b"me:wrong-and-secret").decode() not in shown
@@ -365,10 +365,10 @@ async def test_basic_credentials_go_to_the_registry_when_it_asks(registry: Regis
     registry.protection = Basic("me", "open sesame")
     async with make_client(tmp_path) as client:
         with pytest.raises(AuthenticationError, match="user name and a password"):
-            await client.manifest(in_registry(registry))
+            await RegistrySource(client, in_registry(registry)).manifest()
     write_credentials(tmp_path, registry.address, "me", "open sesame")
     async with make_client(tmp_path) as client:
-        assert (await client.manifest(in_registry(registry))).raw == RAW
+        assert (await RegistrySource(client, in_registry(registry)).manifest()).raw == RAW
 
 
 async def test_a_bad_credentials_file_is_a_configuration_error(registry: RegistrySimulator, tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ async def test_a_bad_credentials_file_is_a_configuration_error(registry: Registr
     access = RegistryAccess(tls_verify=False, authfile=tmp_path / "auth.json")
     async with make_client(tmp_path, access=access) as client:
         with pytest.raises(ConfigurationError, match=r"auth\.json: auths\['example\.org'\]\.auth"):
-            await client.manifest(in_registry(registry))
+            await RegistrySource(client, in_registry(registry)).manifest()
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ async def test_a_token_server_may_be_wrong_too(
     registry.protection = Bearer()
     registry.on("/token", fault, times=None)
     with pytest.raises(kind):
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
 
 
 # Redirects
@@ -410,9 +410,9 @@ async def test_authorization_stays_at_home(registry: RegistrySimulator, tmp_path
         digest = elsewhere.add_blob(data)
         registry.add_blob(data)
         registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
         registry.on("/blobs/", redirect(f"{elsewhere.url}/v2/x/blobs/{digest}?signature=secret"), times=None)
-        async with client.open_blob(in_registry(registry), descriptor_of(data), 100) as response:
+        async with RegistrySource(client, in_registry(registry)).open_blob(descriptor_of(data), 100) as response:
             assert await body_of(response) == data[100:]
         assert "authorization" in registry.requests[-1].headers
         [abroad] = elsewhere.requests
@@ -421,7 +421,7 @@ async def test_authorization_stays_at_home(registry: RegistrySimulator, tmp_path
         # And who is sent home from abroad comes as a stranger.
         elsewhere.on("/blobs/", redirect(f"{registry.url}/v2/other/blobs/{digest}"))
         before = len(registry.requests)
-        async with client.open_blob(in_registry(registry), descriptor_of(data)):
+        async with RegistrySource(client, in_registry(registry)).open_blob(descriptor_of(data)):
             pass
         assert [("authorization" in request.headers) for request in registry.requests[before:]] == [True, False]
 
@@ -435,7 +435,7 @@ async def test_an_expired_signature_is_temporary_and_not_shown(
         registry.add_blob(data)
         elsewhere.on("/blobs/", status(403, b"<Error>Request has expired</Error>"))
         with pytest.raises(UnavailableError) as caught:
-            async with client.open_blob(in_registry(registry), descriptor_of(data)):
+            async with RegistrySource(client, in_registry(registry)).open_blob(descriptor_of(data)):
                 pass
     assert caught.value.temporary
     assert "secret" not in repr(caught.value) + repr(caught.value.__cause__)
@@ -444,11 +444,11 @@ async def test_an_expired_signature_is_temporary_and_not_shown(
 async def test_redirects_come_to_an_end(registry: RegistrySimulator, client: RegistryClient) -> None:
     registry.on("/manifests/", redirect("/v2/a/b/manifests/again"), times=None)
     with pytest.raises(UnavailableError, match="more than 10 redirects"):
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
     registry.heal()
     registry.on("/manifests/", redirect("file:///etc/passwd"))
     with pytest.raises(UnavailableError, match="no http or https"):
-        await client.manifest(in_registry(registry))
+        await RegistrySource(client, in_registry(registry)).manifest()
 
 
 # Ranges
@@ -459,7 +459,7 @@ async def test_a_range_is_asked_for_and_told(registry: RegistrySimulator, client
     registry.add_blob(data)
     reference, descriptor = in_registry(registry), descriptor_of(data)
     for offset, end, asked in [(0, None, None), (100, None, "bytes=100-"), (0, 50, "bytes=0-49"), (7, 9, "bytes=7-8")]:
-        async with client.open_blob(reference, descriptor, offset, end) as response:
+        async with RegistrySource(client, reference).open_blob(descriptor, offset, end) as response:
             told = (response.start, response.end, response.total)
             assert told == (offset, len(data) if end is None else end, len(data))
             assert await body_of(response) == data[offset:end]
@@ -470,7 +470,7 @@ async def test_whoever_knows_no_ranges_sends_everything(registry: RegistrySimula
     data = noise(1, 5000)
     registry.add_blob(data)
     registry.on("/blobs/", without_ranges, times=None)
-    async with client.open_blob(in_registry(registry), descriptor_of(data), 4000) as response:
+    async with RegistrySource(client, in_registry(registry)).open_blob(descriptor_of(data), 4000) as response:
         assert (response.start, response.total) == (0, len(data))
         assert await body_of(response) == data
 
@@ -497,7 +497,7 @@ async def test_whoever_is_wrong_about_ranges_is_asked_without(
     registry.on("/blobs/", header("Content-Range", said), times=None)
     reference, descriptor = in_registry(registry), descriptor_of(data)
     for _ in range(2):
-        async with client.open_blob(reference, descriptor, 100) as response:
+        async with RegistrySource(client, reference).open_blob(descriptor, 100) as response:
             assert (response.start, await body_of(response)) == (0, data)
     assert [request.headers.get("range") for request in registry.requests[-3:]] == ["bytes=100-", None, None]
 
@@ -517,7 +517,7 @@ async def test_a_blob_of_another_size_is_refused_before_its_body(
         registry.heal()
         registry.on("/blobs/", fault)
         with pytest.raises(SizeMismatchError):
-            async with client.open_blob(reference, descriptor, offset):
+            async with RegistrySource(client, reference).open_blob(descriptor, offset):
                 pass
 
 
@@ -529,7 +529,7 @@ async def test_a_length_that_is_too_small_is_an_error_of_one_kind_or_the_other(
     registry.on("/blobs/", header("Content-Length", "4999"))
     # The surplus is no HTTP; whether it is seen before the length is, depends on how the bytes come.
     with pytest.raises((SizeMismatchError, UnavailableError)):
-        async with client.open_blob(in_registry(registry), descriptor_of(data)):
+        async with RegistrySource(client, in_registry(registry)).open_blob(descriptor_of(data)):
             pass
 
 
@@ -539,7 +539,7 @@ async def test_a_length_that_is_too_small_is_an_error_of_one_kind_or_the_other(
 async def test_plain_http_is_not_spoken_to_who_is_not_insecure(registry: RegistrySimulator, tmp_path: Path) -> None:
     async with make_client(tmp_path, access=RegistryAccess()) as client:
         with pytest.raises(UnavailableError, match="no TLS connection"):
-            await client.manifest(in_registry(registry))
+            await RegistrySource(client, in_registry(registry)).manifest()
     assert not registry.requests
 
 
@@ -547,24 +547,24 @@ async def test_an_insecure_registry_is_named_in_the_configuration(registry: Regi
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     access = RegistryAccess(insecure=frozenset({registry.address}))
     async with make_client(tmp_path, access=access) as client:
-        assert (await client.manifest(in_registry(registry))).raw == RAW
-        await client.manifest(in_registry(registry))
+        assert (await RegistrySource(client, in_registry(registry)).manifest()).raw == RAW
+        await RegistrySource(client, in_registry(registry)).manifest()
     assert len(registry.asked("/v2/")) == 3  # one of them to find out what is spoken there
     strict = RegistryAccess(tls_verify=True, insecure=frozenset({registry.address}))
     async with make_client(tmp_path, access=strict) as client:
         with pytest.raises(UnavailableError):
-            await client.manifest(in_registry(registry))
+            await RegistrySource(client, in_registry(registry)).manifest()
 
 
 async def test_cancelling_a_request_closes_its_connection(registry: RegistrySimulator, client: RegistryClient) -> None:
     registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
     registry.on("/manifests/", hold(asyncio.Event(), 3))
-    task = asyncio.create_task(client.manifest(in_registry(registry)))
+    task = asyncio.create_task(RegistrySource(client, in_registry(registry)).manifest())
     await registry.until_asked("/manifests/")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (await client.manifest(in_registry(registry))).raw == RAW
+    assert (await RegistrySource(client, in_registry(registry)).manifest()).raw == RAW
 
 
 # The real registry
@@ -591,8 +591,8 @@ async def test_docker_registry(tmp_path: Path, tls: bool, password: bool) -> Non
             async with source.open_blob(descriptor_of(layer), 1000, 2000) as response:
                 assert (response.start, await body_of(response)) == (1000, layer[1000:2000])
             with pytest.raises(NotFoundError, match="MANIFEST_UNKNOWN"):
-                await client.manifest(reference.with_tag("missing"))
+                await RegistrySource(client, reference.with_tag("missing")).manifest()
         if tls:
             async with make_client(tmp_path, access=RegistryAccess()) as client:
                 with pytest.raises(UnavailableError, match="certificate is refused"):
-                    await client.manifest(reference)
+                    await RegistrySource(client, reference).manifest()
