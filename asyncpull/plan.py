@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,6 +66,13 @@ class LayerStep:
     parent: str | None
     action: LayerAction
     copy_from: str | None = None
+
+    def with_store(self, store: Snapshot) -> LayerStep:
+        """The same step as it is to be done with what ``store`` has."""
+        if store.has_layer(self.id):
+            return replace(self, action=LayerAction.REUSE, copy_from=None)
+        other = store.layer_with_diff_id(self.diff_id)
+        return replace(self, action=LayerAction.COPY if other else LayerAction.FETCH, copy_from=other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +149,6 @@ def plan_pull(image: ResolvedImage, store: Snapshot) -> PullPlan:
     steps: list[LayerStep] = []
     parent: str | None = None
     for number, (blob, diff_id, layer) in enumerate(zip(blobs, diff_ids, layer_ids(diff_ids), strict=True)):
-        copy_from: str | None = None
-        action = LayerAction.REUSE
-        if not store.has_layer(layer):
-            copy_from = store.layer_with_diff_id(diff_id)
-            action = LayerAction.COPY if copy_from else LayerAction.FETCH
-        steps.append(LayerStep(number, blob, diff_id, layer, parent, action, copy_from))
+        steps.append(LayerStep(number, blob, diff_id, layer, parent, LayerAction.FETCH).with_store(store))
         parent = layer
     return PullPlan(image, tuple(steps))

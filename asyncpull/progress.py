@@ -7,12 +7,15 @@ Events about a layer name it by its blob ``digest``. Sizes and positions are in 
 ::
 
     PullStarted
-      Resolved                          the manifest and config are here, the plan is made
+      ResolveStarted  Resolved          the manifest and config are here, the plan is made
       LayerReused                       already in the store, nothing to do
-      FetchStarted  FetchAdvanced*  FetchRetried*  FetchCompleted
+      LayerQueued*                      waits for its turn, or for another pull that brings it in
+      FetchStarted  FetchServed*  FetchAdvanced*  FetchRetried*  FetchCompleted
       ExtractStarted  ExtractAdvanced*  ExtractCompleted
+                      VerifyStarted  VerifyCompleted      from the last byte to the word of the worker
       CommitStarted  CommitCompleted
     PullCompleted | PullFailed
+    Mounted  Unmounted                  of Puller.mounted, after PullCompleted
 """
 
 from __future__ import annotations
@@ -38,6 +41,11 @@ class PullStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ResolveStarted(Event):
+    """The registry is asked for the manifest, or the store for what it has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved(Event):
     """The plan is made: so many layers are not to be fetched, and so many bytes are, less what is here already."""
 
@@ -56,12 +64,29 @@ class LayerReused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LayerQueued(Event):
+    """A layer, whose blob has ``size`` bytes, waits: for its turn, or for the end of the pull numbered ``behind``."""
+
+    digest: str
+    size: int
+    behind: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FetchStarted(Event):
     """A blob of ``size`` bytes is being fetched; ``position`` of them were here already."""
 
     digest: str
     size: int
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchServed(Event):
+    """The endpoint ``origin`` has begun to send bytes of the blob; others may be doing so too."""
+
+    digest: str
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +131,21 @@ class ExtractAdvanced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyStarted(Event):
+    """All ``size`` bytes of the blob are here; its digest and diff ID are not confirmed yet."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyCompleted(Event):
+    """Blob digest, blob size and diff ID are right."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExtractCompleted(Event):
     """The layer is staged, and blob digest, size and diff ID are verified; ``size`` is that of the tar."""
 
@@ -137,6 +177,20 @@ class PullFailed(Event):
     """The pull ended in an error, or was cancelled; ``reason`` is one line."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted(Event):
+    """The image is mounted, read-only, at ``path``."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unmounted(Event):
+    """It is no longer mounted there by this pull."""
+
+    path: str
 
 
 class Reporter(Protocol):

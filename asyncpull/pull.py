@@ -30,12 +30,15 @@ from asyncpull.progress import (
     PullStarted,
     Reporter,
     Resolved,
+    ResolveStarted,
     Silent,
     Teller,
 )
 from asyncpull.registry.client import RegistryClient
 from asyncpull.resolve import resolve_image, resolved_from_store
+from asyncpull.sharing import Sharing
 from asyncpull.source.registry import RegistrySource
+from asyncpull.spec.layerid import layer_ids
 from asyncpull.spec.platform import host_platform
 from asyncpull.spec.reference import Reference, parse_reference
 from asyncpull.stage import LayerStager, StagedStep
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.retry import RetryPolicy
+    from asyncpull.sharing import Share
     from asyncpull.spec.platform import Platform
     from asyncpull.spec.source import Source
     from asyncpull.store.store import Store
@@ -92,6 +96,7 @@ class Puller:
         self._client = RegistryClient(access, retry=retry)
         self._fetcher = Fetcher(store.spool_root, limits=SchedulerLimits(limits.max_parallel_downloads), retry=retry)
         self._pool = WorkerPool(limits.workers)
+        self._sharing = Sharing()
         self._reporter = reporter or Silent()
         self._numbers = itertools.count(1)
         self._exits = AsyncExitStack()
@@ -123,6 +128,7 @@ class Puller:
         started = time.monotonic()
         tell(PullStarted)
         try:
+            tell(ResolveStarted)
             source = RegistrySource(self._client, wanted)
             image = await self._image_that_will_do(wanted, source, when)
             if image is None:
@@ -139,30 +145,41 @@ class Puller:
 
     async def _bring_in(self, image: ResolvedImage, source: Source, tell: Teller) -> tuple[PullPlan, list[StagedStep]]:
         """Plan, stage and commit; again, if a layer that was to be reused has gone in the meantime."""
+        layers, blobs = layer_ids(image.config.diff_ids), [blob.digest for blob in image.manifest.layers]
         async with self._store.image_lock(image.manifest.digest):
-            for attempt in itertools.count(1):
-                plan = plan_pull(image, await self._store.snapshot())
-                tell(
-                    Resolved,
-                    digest=str(image.digest),
-                    layers=len(plan.steps),
-                    reused=len(plan.steps) - len(plan.having(LayerAction.FETCH)),
-                    bytes_to_fetch=plan.bytes_to_fetch,
-                )
-                try:
-                    async with self._store.stage() as staging:
-                        stager = LayerStager(self._store, staging, source, self._fetcher, self._pool, tell)
-                        steps = await stager.stage(plan)
-                        tell(CommitStarted)
-                        await self._store.commit(staging, _new_image(image, steps))
-                        tell(CommitCompleted)
-                    break
-                except NotInStoreError:
-                    if attempt == _ATTEMPTS:
-                        raise
-                    _log.info("a layer went away while it was to be reused, planning again", image=str(image.reference))
-        for step in plan.steps:  # all of them: a pull that was killed after its commit has left spools behind
-            await self._fetcher.discard(step.blob.digest)
+            with self._sharing.joined(tell.pull, layers, blobs) as share:
+                for attempt in itertools.count(1):
+                    try:
+                        plan, steps = await self._attempt(image, source, share, tell)
+                        break
+                    except NotInStoreError:
+                        if attempt == _ATTEMPTS:
+                            raise
+                        _log.info("a layer to be reused went away, planning again", image=str(image.reference))
+        for blob in blobs:  # all of them: a pull that was killed after its commit has left spools behind
+            if share.is_last_to_want(blob):
+                await self._fetcher.discard(blob)
+        return plan, steps
+
+    async def _attempt(
+        self, image: ResolvedImage, source: Source, share: Share, tell: Teller
+    ) -> tuple[PullPlan, list[StagedStep]]:
+        """Plan, stage and commit. Raises NotInStoreError if a layer that was to be reused is gone."""
+        plan = plan_pull(image, await self._store.snapshot())
+        tell(
+            Resolved,
+            digest=str(image.digest),
+            layers=len(plan.steps),
+            reused=len(plan.steps) - len(plan.having(LayerAction.FETCH)),
+            bytes_to_fetch=plan.bytes_to_fetch,
+        )
+        async with self._store.stage() as staging:
+            stager = LayerStager(self._store, staging, source, self._fetcher, self._pool, share, tell)
+            steps = await stager.stage(plan)
+            tell(CommitStarted)
+            await self._store.commit(staging, _new_image(image, steps))
+            share.is_committed = True
+            tell(CommitCompleted)
         return plan, steps
 
     async def _image_that_will_do(self, wanted: Reference, source: Source, when: PullPolicy) -> ResolvedImage | None:

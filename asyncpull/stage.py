@@ -6,7 +6,7 @@ worker answers if and only if blob digest, blob size and diff ID are right.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from asyncpull.errors import DigestMismatchError, IntegrityError, LayerError, NotInStoreError, StoreError
@@ -21,7 +21,10 @@ from asyncpull.progress import (
     FetchCompleted,
     FetchRetried,
     FetchStarted,
+    LayerQueued,
     LayerReused,
+    VerifyCompleted,
+    VerifyStarted,
 )
 from asyncpull.spec.digest import Digest
 from asyncpull.store.staging import NewLayer
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from asyncpull.fetch.fetcher import Fetcher, FetchingBlob
     from asyncpull.plan import LayerStep, PullPlan
     from asyncpull.progress import Teller
+    from asyncpull.sharing import Share
     from asyncpull.spec.manifest import Descriptor
     from asyncpull.spec.source import Source
     from asyncpull.store.staging import StagedLayer, Staging
@@ -61,13 +65,14 @@ class StagedStep:
 
 @dataclass(frozen=True, slots=True)
 class LayerStager:
-    """Does the steps of one plan, in one staging area of a store."""
+    """Does the steps of one plan, in one staging area of a store, as ``share`` allows."""
 
     store: Store
     staging: Staging
     source: Source
     fetcher: Fetcher
     pool: WorkerPool
+    share: Share
     tell: Teller
 
     async def stage(self, plan: PullPlan) -> list[StagedStep]:
@@ -81,15 +86,33 @@ class LayerStager:
         return steps
 
     async def _stage_step(self, step: LayerStep) -> StagedStep:
+        if step.action is not LayerAction.REUSE:
+            step = await self._turn(step)
         if step.action is LayerAction.REUSE:
-            self.tell(LayerReused, digest=str(step.blob.digest), size=step.blob.size)
-            return StagedStep(NewLayer(step.id, step.parent, None, step.diff_id))
+            return self._reused(step)
         if step.action is LayerAction.COPY and step.copy_from is not None:
             try:
                 return await self._copy(step, step.copy_from)
             except NotInStoreError:
                 pass  # it has no tar-split, or somebody removed it while it was copied; it can still be fetched
+        self.tell(LayerQueued, digest=str(step.blob.digest), size=step.blob.size)
         return await self._fetch(step)
+
+    async def _turn(self, step: LayerStep) -> LayerStep:
+        """Wait for the earlier pulls that are to bring in the layer; the step as it is to be done after that."""
+        earlier = self.share.holder(step.id)
+        if earlier is None:
+            return step
+        while earlier is not None:
+            self.tell(LayerQueued, digest=str(step.blob.digest), size=step.blob.size, behind=earlier.pull)
+            if await earlier.ended():
+                return replace(step, action=LayerAction.REUSE)
+            earlier = self.share.holder(step.id)
+        return step.with_store(await self.store.snapshot())
+
+    def _reused(self, step: LayerStep) -> StagedStep:
+        self.tell(LayerReused, digest=str(step.blob.digest), size=step.blob.size)
+        return StagedStep(NewLayer(step.id, step.parent, None, step.diff_id))
 
     async def _copy(self, step: LayerStep, other: str) -> StagedStep:
         """Copy the layer ``other``. Raises NotInStoreError unless it was in the store, whole, until the end."""
@@ -167,6 +190,7 @@ class LayerStager:
         async def arrival() -> None:
             await blob.completed()
             self.tell(FetchCompleted, digest=digest, size=step.blob.size)
+            self.tell(VerifyStarted, digest=digest, size=step.blob.size)
 
         async def extraction() -> object:
             await front.begun()
@@ -186,6 +210,7 @@ class LayerStager:
 
         _, result = await run_all((arrival(), extraction()))
         extracted = cast("Extracted", result)
+        self.tell(VerifyCompleted, digest=digest)
         self.tell(ExtractCompleted, digest=digest, size=extracted.diff_size)
         return staged, extracted
 
