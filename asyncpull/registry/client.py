@@ -27,7 +27,7 @@ from asyncpull.errors import (
 from asyncpull.http import HttpClient, HttpTimeouts
 from asyncpull.registry.auth import TokenAnswer, authorize, parse_challenges
 from asyncpull.registry.config import RegistryAccess
-from asyncpull.registry.credentials import auth_files, load_keyring
+from asyncpull.registry.credentials import load_keyring
 from asyncpull.registry.endpoint import Endpoint
 from asyncpull.registry.extent import Extent, extent
 from asyncpull.registry.health import Health
@@ -101,7 +101,6 @@ class RegistryClient:
         self._doors: dict[Endpoint, _Door] = {}
         self._schemes: dict[tuple[str, str], _Scheme] = {}
         self._rangeless: set[tuple[str, str]] = set()
-        self._keyring: Keyring | None = None
         self.health = Health()
 
     async def __aenter__(self) -> Self:
@@ -247,8 +246,8 @@ class RegistryClient:
             if door.key(loop.time()) != tried:
                 return
             door.authorization = None
-            domain, _, repository = endpoint.account.partition("/")
-            credentials = (await self._load_keyring()).lookup(Reference(domain, repository))
+            found = await self._load_keyring().lookup(endpoint.account)
+            credentials = None if found is None else found.credentials
             plain_http = endpoint.insecure or scheme == "http"
             dance = authorize(challenges, endpoint.repository, endpoint.host, credentials, plain_http=plain_http)
             try:
@@ -269,15 +268,8 @@ class RegistryClient:
             except StopIteration as end:
                 door.unlock(end.value, loop.time())
 
-    async def _load_keyring(self) -> Keyring:
-        if self._keyring is None:
-            authfile = self._access.authfile
-            # In the user namespace of a rootless store we are root; podman's variable tells who we really are.
-            rootless = self._environ.get("_CONTAINERS_ROOTLESS_UID", "")
-            uid = int(rootless) if rootless.isdecimal() else os.getuid()
-            paths = auth_files(self._environ, uid, authfile)
-            self._keyring = await load_keyring(paths, must_exist=authfile is not None)
-        return self._keyring
+    def _load_keyring(self) -> Keyring:
+        return load_keyring(self._environ, self._access.authfile)
 
     async def _scheme(self, endpoint: Endpoint) -> str:
         """The scheme to speak: of several, the first by which anything answers there."""
