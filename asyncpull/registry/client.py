@@ -36,7 +36,6 @@ from asyncpull.retry import RetryPolicy
 from asyncpull.spec.digest import Digest, verify_bytes
 from asyncpull.spec.manifest import MANIFEST_LIMIT, TOKEN_LIMIT
 from asyncpull.spec.mediatype import ACCEPTED_MANIFESTS
-from asyncpull.spec.reference import Reference
 from asyncpull.spec.source import BlobResponse, SourceDocument
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from asyncpull.registry.auth import Authorization, Challenge
     from asyncpull.registry.credentials import Keyring
     from asyncpull.spec.manifest import Descriptor
+    from asyncpull.spec.reference import Reference
 
 _RANGE_STATUSES = frozenset({416})
 _ACCEPT = {"Accept": ", ".join(ACCEPTED_MANIFESTS)}
