@@ -3,7 +3,8 @@
 ::
 
     blob       the bytes, where they belong; sparse
-    journal    "asyncpull journal 1", then a line per range: offset, length (decimal), CRC-64/GO-ISO (hex)
+    journal    "asyncpull journal 1", then a line per range: offset, length (decimal), CRC-64/GO-ISO (hex), and
+               the name of who sent it, percent-encoded, where that is known
 
 1. A range is recorded after it was written. So what the journal says was in the page cache at least, and a process
    that is killed loses no recorded range.
@@ -19,7 +20,9 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from fastcrc import crc64
 
@@ -35,6 +38,16 @@ _HEADER = b"asyncpull journal 1\n"
 _READ = 1 << 20
 _VECTORS = 1024  # IOV_MAX of Linux
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+_NAME_SAFE = "/:@[]"  # left as they are in the name of an endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A line of the journal: bytes that were received, their CRC, and the name of who sent them, or nothing."""
+
+    range: Range
+    checksum: int
+    origin: str = ""
 
 
 class JournaledFile:
@@ -72,19 +85,20 @@ class JournaledFile:
         with store_errors(self.directory):
             return os.open(self.path, os.O_RDONLY | _FLAGS)
 
-    def store(self, offset: int, batch: Sequence[bytes]) -> int:
-        """Write ``batch`` at ``offset``, record it, and return where it ends."""
+    def store(self, offset: int, batch: Sequence[bytes], origin: str = "") -> Range:
+        """Write ``batch``, which ``origin`` sent, at ``offset``, record it, and return where it is now."""
         with store_errors(self.directory):
             end, checksum = offset, 0
             for first in range(0, len(batch), _VECTORS):
                 end = _write_all(self._blob, batch[first : first + _VECTORS], end)
             for piece in batch:
                 checksum = crc64.go_iso(piece, checksum)
+            stored = Range(offset, end)
             # One write of one short line to a file opened for appending: it is there, or it is not.
-            os.write(self._journal, b"%d %d %016x\n" % (offset, end - offset, checksum))
-            return end
+            os.write(self._journal, _format_record(Recorded(stored, checksum, origin)))
+            return stored
 
-    def verified(self, size: int) -> list[Range]:
+    def verified(self, size: int) -> list[Recorded]:
         """The recorded ranges within ``size`` that are in the blob as they were received."""
         with store_errors(self.directory):
             lines = self._lines()
@@ -96,8 +110,8 @@ class JournaledFile:
                 if self._stopped:
                     break
                 record = _parse_record(line)
-                if record is not None and record[0].end <= size and self._matches(*record):
-                    kept.append(record[0])
+                if record is not None and record.range.end <= size and is_as_recorded(self._blob, record):
+                    kept.append(record)
             return kept
 
     def stop(self) -> None:
@@ -105,17 +119,18 @@ class JournaledFile:
         self._stopped = True
 
     def reset(self) -> None:
-        """Empty both files."""
+        """Empty both files; whoever reads the blob goes on reading what it was."""
         with store_errors(self.directory):
             os.ftruncate(self._journal, 0)
-            os.ftruncate(self._blob, 0)
+            self.path.unlink(missing_ok=True)
+            os.close(self._blob)
+            self._blob = -1
+            self._blob = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
             os.write(self._journal, _HEADER)
 
     def _lines(self) -> list[bytes] | None:
         """The whole lines of the journal; None if it is not one of ours. A torn last line is cut off."""
-        raw = b""
-        while piece := os.pread(self._journal, _READ, len(raw)):
-            raw += piece
+        raw = _content(self._journal)
         if not raw.startswith(_HEADER):
             return None
         whole = raw.rfind(b"\n") + 1
@@ -123,15 +138,34 @@ class JournaledFile:
             os.ftruncate(self._journal, whole)
         return raw[len(_HEADER) : whole].splitlines()
 
-    def _matches(self, recorded: Range, checksum: int) -> bool:
-        actual, position = 0, recorded.start
-        while position < recorded.end:
-            piece = os.pread(self._blob, min(_READ, recorded.end - position), position)
-            if not piece:
-                return False
-            actual = crc64.go_iso(piece, actual)
-            position += len(piece)
-        return actual == checksum
+
+def read_records(directory: Path) -> list[Recorded]:
+    """What the journal in ``directory`` says, which somebody may be writing, without comparing it with the blob.
+
+    Nothing, if there is no journal or it cannot be read.
+    """
+    try:
+        fd = os.open(directory / "journal", os.O_RDONLY | _FLAGS)
+    except OSError:
+        return []
+    try:
+        raw = _content(fd)
+    finally:
+        os.close(fd)
+    lines = raw[: raw.rfind(b"\n") + 1].removeprefix(_HEADER).splitlines() if raw.startswith(_HEADER) else []
+    return [record for record in map(_parse_record, lines) if record is not None]
+
+
+def is_as_recorded(fd: int, record: Recorded) -> bool:
+    """Whether the blob that ``fd`` reads has the bytes of ``record``."""
+    actual, position = 0, record.range.start
+    while position < record.range.end:
+        piece = os.pread(fd, min(_READ, record.range.end - position), position)
+        if not piece:
+            return False
+        actual = crc64.go_iso(piece, actual)
+        position += len(piece)
+    return actual == record.checksum
 
 
 @contextmanager
@@ -147,10 +181,24 @@ def store_errors(path: Path) -> Iterator[None]:
         raise StoreWriteError(message, str(path)) from error
 
 
-def _parse_record(line: bytes) -> tuple[Range, int] | None:
+def _content(fd: int) -> bytes:
+    raw = b""
+    while piece := os.pread(fd, _READ, len(raw)):
+        raw += piece
+    return raw
+
+
+def _format_record(record: Recorded) -> bytes:
+    line = b"%d %d %016x" % (record.range.start, len(record.range), record.checksum)
+    return line + (b" " + quote(record.origin, _NAME_SAFE).encode() if record.origin else b"") + b"\n"
+
+
+def _parse_record(line: bytes) -> Recorded | None:
     try:
-        offset, length, checksum = line.split(b" ")
-        return Range(int(offset), int(offset) + int(length)), int(checksum, 16)
+        offset, length, checksum, *more = line.split(b" ")
+        (origin,) = more or (b"",)
+        found = Range(int(offset), int(offset) + int(length))
+        return Recorded(found, int(checksum, 16), unquote(origin.decode("ascii")))
     except ValueError:
         return None
 

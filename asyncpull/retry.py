@@ -45,18 +45,25 @@ class RetryBudget:
     failures: int = field(default=0, init=False)
     _progress: int = field(default=0, init=False)
 
-    def progressed(self, count: int) -> None:
-        """Take note of ``count`` bytes received; enough of them forget the failures."""
+    def progressed(self, count: int) -> bool:
+        """Take note of ``count`` bytes received; true if they are enough, and the failures are forgotten."""
         self._progress += count
-        if self._progress >= self.policy.progress_bytes:
-            self.failures = 0
+        if self._progress < self.policy.progress_bytes:
+            return False
+        self.failures = 0
+        return True
 
-    def pause_after(self, error: SourceError) -> float | None:
-        """Count ``error``: the seconds to wait before the next try, or None where there should be none."""
+    def pause_after(self, error: SourceError, *, elsewhere: bool = False) -> float | None:
+        """Count ``error``: the seconds to wait before the next try, or None where there should be none.
+
+        ``elsewhere`` tells that the next try is made at another endpoint: that need not wait, whatever the error is.
+        """
         self._progress = 0
         self.failures += 1
-        if not error.temporary or self.failures >= self.policy.attempts:
+        if self.failures >= self.policy.attempts or not (error.temporary or elsewhere):
             return None
+        if elsewhere:
+            return 0.0
         ceiling = min(self.policy.longest_seconds, self.policy.first_seconds * 2.0 ** (self.failures - 1))
         pause = ceiling * (0.5 + self.draw() / 2)
         if error.retry_after is None:

@@ -23,12 +23,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from asyncpull.budget import Memory
 from asyncpull.errors import StoreError, StoreWriteError
-from asyncpull.journal import JournaledFile, store_errors
+from asyncpull.journal import JournaledFile, read_records, store_errors
 from asyncpull.lockfile import LockMode, locked, try_lock
 from asyncpull.ranges import RangeSet
 from asyncpull.waiting import finish
@@ -57,17 +59,26 @@ def spool_directory(root: Path, digest: Digest) -> Path:
     return root / f"{digest.algorithm}-{digest.encoded}"
 
 
+def recorded_bytes(root: Path, digest: Digest, size: int) -> int:
+    """How many bytes of a blob of ``size`` bytes the journal of its spool says are here.
+
+    It is believed as it is, without the lock: good for telling people, not for leaving anything out. Blocks shortly.
+    """
+    ranges = (record.range for record in read_records(spool_directory(root, digest)))
+    return RangeSet(item for item in ranges if item.end <= size).total
+
+
 @asynccontextmanager
-async def open_spool(root: Path, digest: Digest, size: int) -> AsyncIterator[Spool]:
+async def open_spool(root: Path, digest: Digest, size: int, memory: Memory | None = None) -> AsyncIterator[Spool]:
     """Hold the spool of a blob of ``size`` bytes, new or resumed, for the body; waits while another process has it.
 
-    What was received stays for the next time; a spool with nothing in it is removed. Raises StoreWriteError,
-    NoSpaceError, StoreError.
+    What was received stays for the next time; a spool with nothing in it is removed. What its writers have not written
+    yet is held in ``memory``. Raises StoreWriteError, NoSpaceError, StoreError.
     """
     directory = spool_directory(root, digest)
     async with _owned(root, directory):
         with JournaledFile(directory) as file:
-            async with Spool(file, digest, size) as spool:
+            async with Spool(file, digest, size, memory) as spool:
                 try:
                     yield spool
                 finally:
@@ -86,13 +97,15 @@ class Spool:
     """One blob while this process receives it, from ``open_spool``.
 
     ``on_advance`` is called, on the event loop, whenever ``received`` has grown. ``resumed`` is how many bytes were
-    here at the beginning.
+    here at the beginning, ``origins`` how many of all came from whom, as far as that is known.
     """
 
-    def __init__(self, file: JournaledFile, digest: Digest, size: int) -> None:
+    def __init__(self, file: JournaledFile, digest: Digest, size: int, memory: Memory | None = None) -> None:
         self.digest, self.size, self.path = digest, size, file.path
+        self.memory = memory or Memory(PENDING_LIMIT)
         self.received = RangeSet()
         self.resumed = 0
+        self.origins: Counter[str] = Counter()
         self.on_advance: Callable[[], None] = lambda: None
         self._file = file
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"spool-{digest.encoded[:12]}")
@@ -105,8 +118,8 @@ class Spool:
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
-        for item in job.result():
-            self.received.add(item.start, item.end)
+        for record in job.result():
+            self._note(record.range, record.origin)
         self.resumed = self.received.total
         return self
 
@@ -134,24 +147,33 @@ class Spool:
         """A descriptor of the blob for reading, which stays good when the spool is closed or removed."""
         return self._file.open_reader()
 
-    def writer(self, position: int) -> SpoolWriter:
-        """A writer of consecutive bytes from ``position`` on; several may be open, for bytes of their own."""
-        return SpoolWriter(self, position)
+    def writer(self, position: int, origin: str = "") -> SpoolWriter:
+        """A writer of consecutive bytes from ``position`` on, which ``origin`` sends.
+
+        Several may be open, for bytes of their own.
+        """
+        return SpoolWriter(self, position, origin)
 
     async def reset(self) -> None:
-        """Forget all that was received. No writer may be open."""
+        """Forget all that was received. No writer may be open; whoever reads the old bytes may go on."""
         self.received.clear()
+        self.origins.clear()
         self.resumed = 0
         await finish(asyncio.get_running_loop().run_in_executor(self._thread, self._file.reset))
 
-    def submit(self, offset: int, batch: Sequence[bytes]) -> asyncio.Future[int]:
-        """Have the thread write and record ``batch`` at ``offset``; the result is where it ends."""
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._file.store, offset, batch)
+    def submit(self, offset: int, batch: Sequence[bytes], origin: str) -> asyncio.Future[Range]:
+        """Have the thread write and record ``batch`` at ``offset``; the result is where it is now."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._file.store, offset, batch, origin)
 
-    def has_received(self, start: int, end: int) -> None:
+    def has_received(self, item: Range, origin: str) -> None:
         """Take note of a range that was recorded."""
-        self.received.add(start, end)
+        self._note(item, origin)
         self.on_advance()
+
+    def _note(self, item: Range, origin: str) -> None:
+        self.received.add(item.start, item.end)
+        if origin:
+            self.origins[origin] += len(item)
 
     def __repr__(self) -> str:
         return f"<Spool {self.digest} {self.received.total}/{self.size} in {len(self.received)} ranges>"
@@ -163,8 +185,9 @@ class SpoolWriter:
     Leaving the context, in whatever way, writes and records what was handed over before.
     """
 
-    def __init__(self, spool: Spool, position: int) -> None:
+    def __init__(self, spool: Spool, position: int, origin: str) -> None:
         self.position = position
+        self._origin = origin
         self._spool = spool
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -186,17 +209,19 @@ class SpoolWriter:
             except asyncio.CancelledError as again:
                 cancelled = again
             self._submit()
+        self._give_up_pending()
         if cancelled is not None:
             raise cancelled
         if error is None:
             self._check()
 
     async def write(self, data: bytes) -> None:
-        """Hand over the next bytes; waits only while more than a megabyte is unwritten.
+        """Hand over the next bytes; waits while more than a megabyte is unwritten, or the memory is used up.
 
         Raises NoSpaceError, StoreWriteError, also for bytes that were handed over before.
         """
         self._check()
+        await self._spool.memory.take(len(data))
         self._pending.append(data)
         self._pending_bytes += len(data)
         self.position += len(data)
@@ -218,18 +243,25 @@ class SpoolWriter:
         batch, self._pending = self._pending, []
         start, self._pending_bytes = self.position - self._pending_bytes, 0
         self._settled = asyncio.get_running_loop().create_future()
-        job = self._spool.submit(start, batch)
-        job.add_done_callback(lambda done: self._settle(start, done))
+        job = self._spool.submit(start, batch, self._origin)
+        count = self.position - start
+        job.add_done_callback(lambda done: self._settle(count, done))
 
-    def _settle(self, start: int, job: asyncio.Future[int]) -> None:
+    def _settle(self, count: int, job: asyncio.Future[Range]) -> None:
+        self._spool.memory.give_back(count)
         if self._settled is not None:
             self._settled.set_result(None)
             self._settled = None
         self._failure = job.exception()
         if self._failure is None:
-            self._spool.has_received(start, job.result())
+            self._spool.has_received(job.result(), self._origin)
             if self._pending_bytes >= BATCH_BYTES or self._timer is None:
                 self._submit()
+
+    def _give_up_pending(self) -> None:
+        """Let go of what cannot be written any more."""
+        self._spool.memory.give_back(self._pending_bytes)
+        self._pending, self._pending_bytes = [], 0
 
     def _check(self) -> None:
         if self._failure is not None:

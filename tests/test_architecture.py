@@ -18,7 +18,7 @@ PACKAGE = Path(asyncpull.__file__).parent
 LEVELS = [
     {"errors", "log"},
     {"spec"},
-    {"layer", "plan", "progress", "proxies", "ranges", "retry", "sharing", "tls", "waiting"},
+    {"budget", "layer", "plan", "progress", "proxies", "ranges", "retry", "sharing", "tls", "waiting"},
     {"http", "journal", "lockfile", "spool"},
     {"registry", "fetch", "extract", "store"},
     {"source", "resolve", "stage"},

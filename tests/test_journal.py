@@ -12,7 +12,7 @@ import pytest
 from fastcrc import crc64
 
 from asyncpull.errors import NoSpaceError, StoreError, StoreWriteError
-from asyncpull.journal import JournaledFile, store_errors
+from asyncpull.journal import JournaledFile, is_as_recorded, read_records, store_errors
 from asyncpull.ranges import Range
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ SIZE = 1000
 
 def remembered(directory: Path, size: int = SIZE) -> list[Range]:
     with JournaledFile(directory) as file:
-        return file.verified(size)
+        return [record.range for record in file.verified(size)]
 
 
 def stored(directory: Path, *pieces: tuple[int, bytes]) -> None:
     with JournaledFile(directory) as file:
         file.verified(SIZE)
         for offset, data in pieces:
-            assert file.store(offset, [data]) == offset + len(data)
+            assert file.store(offset, [data]) == Range(offset, offset + len(data))
 
 
 def test_ranges_are_remembered_with_their_bytes(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_batch_is_one_record_however_many_pieces_it_has(tmp_path: Path) -> Non
     pieces = [bytes([number % 251]) for number in range(3000)]
     with JournaledFile(tmp_path) as file:
         file.verified(5000)
-        assert file.store(7, pieces) == 3007
+        assert file.store(7, pieces) == Range(7, 3007)
     assert remembered(tmp_path, 5000) == [Range(7, 3007)]
     assert (tmp_path / "blob").read_bytes()[7:] == b"".join(pieces)
 
@@ -126,7 +126,7 @@ def test_reset_forgets_and_stop_ends_early(tmp_path: Path) -> None:
         file.stop()
         assert file.verified(SIZE) == []
     with JournaledFile(tmp_path) as file:
-        assert file.verified(SIZE) == [Range(0, 3)]
+        assert [record.range for record in file.verified(SIZE)] == [Range(0, 3)]
         file.reset()
     assert remembered(tmp_path) == []
 
@@ -183,3 +183,36 @@ def test_what_the_system_says_becomes_what_the_person_can_do(
         raise OSError(number, os.strerror(number))
     assert type(caught.value) is kind
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("origin", ["", "docker.io", "[::1]:5000/a/b", "mirror of\nmine", "spiegel-ü%20"])
+def test_who_sent_a_range_is_remembered(tmp_path: Path, origin: str) -> None:
+    with JournaledFile(tmp_path) as file:
+        file.verified(SIZE)
+        file.store(0, [b"abc"], origin)
+        file.store(3, [b"def"])
+    with JournaledFile(tmp_path) as file:
+        assert [(record.range, record.origin) for record in file.verified(SIZE)] == [
+            (Range(0, 3), origin),
+            (Range(3, 6), ""),
+        ]
+    assert [record.origin for record in read_records(tmp_path)] == [origin, ""]
+
+
+def test_records_can_be_read_and_compared_while_another_writes(tmp_path: Path) -> None:
+    assert read_records(tmp_path) == []
+    with JournaledFile(tmp_path) as file:
+        file.verified(SIZE)
+        file.store(0, [b"abc"], "one")
+        before = read_records(tmp_path)
+        reader = file.open_reader()
+        file.reset()
+        assert os.pread(reader, 10, 0) == b"abc"
+        assert read_records(tmp_path) == []
+        file.store(0, [b"abX"], "two")
+        other = file.open_reader()
+        assert [is_as_recorded(fd, record) for fd in (reader, other) for record in before] == [True, False]
+        os.close(reader)
+        os.close(other)
+    (tmp_path / "journal").write_bytes(b"something else\n0 3 0\n")
+    assert read_records(tmp_path) == []

@@ -12,7 +12,7 @@ import pytest
 from asyncpull.errors import NoSpaceError, StoreWriteError
 from asyncpull.ranges import Range
 from asyncpull.spec.digest import Digest
-from asyncpull.spool import BATCH_BYTES, PENDING_LIMIT, open_spool, remove_spool, spool_directory
+from asyncpull.spool import BATCH_BYTES, PENDING_LIMIT, open_spool, recorded_bytes, remove_spool, spool_directory
 from tests.support.images import noise
 
 if TYPE_CHECKING:
@@ -45,6 +45,21 @@ async def test_what_is_written_is_here_the_next_time(tmp_path: Path) -> None:
         assert (spool.front, spool.is_complete, spool.resumed) == (len(DATA), True, 20)
         assert spool.path.read_bytes() == DATA
     assert {path.stat().st_mode & 0o777 for path in (root, spool_directory(root, DIGEST))} == {0o700}
+
+
+async def test_who_sent_how_much_and_how_much_is_recorded(tmp_path: Path) -> None:
+    assert recorded_bytes(tmp_path, DIGEST, len(DATA)) == 0
+    async with open_spool(tmp_path, DIGEST, len(DATA)) as spool:
+        for start, origin in ((0, "one"), (10, "two"), (20, "one"), (2_000_000, "")):
+            async with spool.writer(start, origin) as writer:
+                await writer.write(DATA[start : start + 10])
+        assert recorded_bytes(tmp_path, DIGEST, len(DATA)) == 40
+    assert recorded_bytes(tmp_path, DIGEST, 1000) == 30
+    async with open_spool(tmp_path, DIGEST, len(DATA)) as spool:
+        assert dict(spool.origins) == {"one": 20, "two": 10}
+        await spool.reset()
+        assert (dict(spool.origins), spool.resumed) == ({}, 0)
+    assert recorded_bytes(tmp_path, DIGEST, len(DATA)) == 0
 
 
 async def test_a_spool_with_nothing_in_it_is_removed(tmp_path: Path) -> None:

@@ -4,6 +4,10 @@ One connection is after everything from the first hole on, in one request. Sever
 the front, so that whoever reads along is served, and the smaller the less is left, so that all end together. A claim
 that was made when there was one connection is cut to a piece when others join; so a claim may end earlier than its
 request asked for. A source that knows no ranges is left to one connection.
+
+At the end, a connection that has nothing left to claim relieves the one that would take longest: of half of what that
+is after, or of all of it if nothing has come for a while. So one slow or dead connection does not keep all others
+waiting.
 """
 
 from __future__ import annotations
@@ -18,15 +22,49 @@ if TYPE_CHECKING:
 
 SMALLEST_PIECE = 1 << 20
 LARGEST_PIECE = 8 << 20
+# Less than that is not worth another request; nor is a claim that ends in so many seconds anyway.
+SMALLEST_RELIEF = 128 << 10
+SLOW_SECONDS = 2.0
+SILENT_SECONDS = 10.0
 
 
 @dataclass(slots=True, eq=False)
 class Claim:
-    """The bytes from ``start`` to ``end``, for one connection, which has come to ``position``."""
+    """The bytes from ``start`` to ``end``, for one connection, which has come to ``position``.
+
+    ``began`` is when it was made, ``touched`` when something came of it last. ``is_held`` tells that it is us who do
+    not read on.
+    """
 
     start: int
     end: int
     position: int
+    began: float = 0.0
+    touched: float = 0.0
+    is_held: bool = False
+
+    @property
+    def left(self) -> int:
+        """How many bytes are still to come."""
+        return max(0, self.end - self.position)
+
+    def moved(self, position: int, now: float) -> None:
+        """Take note that it has come to ``position``."""
+        self.position = max(self.position, position)
+        self.touched = now
+
+    def is_dead(self, now: float) -> bool:
+        """Whether nothing has come for a while; the first byte may take longer."""
+        patience = SLOW_SECONDS if self.position > self.start else SILENT_SECONDS
+        return not self.is_held and now - self.touched >= patience
+
+    def seconds_left(self, now: float) -> float:
+        """How long it will take yet, at its rate so far."""
+        if self.is_dead(now):
+            return float("inf")
+        if self.position == self.start:
+            return 0.0
+        return self.left * (now - self.began) / (self.position - self.start)
 
 
 class Claims:
@@ -37,7 +75,7 @@ class Claims:
         self._claims: list[Claim] = []
         self.has_ranges = True
 
-    def take(self, connections: int) -> Claim | None:
+    def take(self, connections: int, now: float) -> Claim | None:
         """Claim what is next for one of so many connections; None if it is not needed."""
         if self._claims and not self.has_ranges:
             return None
@@ -48,9 +86,25 @@ class Claims:
         end = hole.end
         if connections > 1 and self.has_ranges:
             end = min(end, hole.start + self._piece(taken, connections))
-        claim = Claim(hole.start, end, hole.start)
-        self._claims.append(claim)
-        return claim
+        return self._claim(hole.start, end, now)
+
+    @property
+    def may_need_relief(self) -> bool:
+        """Whether it is worth waiting for a claim that turns out to be slow."""
+        return self.has_ranges and any(claim.left >= SMALLEST_RELIEF for claim in self._claims)
+
+    def relieve(self, now: float) -> tuple[Claim | None, Claim | None]:
+        """Claim what another connection is too slow with; and the claim that is left with nothing by that."""
+        if not self.may_need_relief:
+            return None, None
+        slowest = max(self._claims, key=lambda claim: (claim.seconds_left(now), claim.left))
+        if slowest.seconds_left(now) < SLOW_SECONDS or slowest.left < SMALLEST_RELIEF:
+            return None, None
+        start, end = slowest.position, slowest.end
+        if not slowest.is_dead(now):
+            start += slowest.left // 2
+        slowest.end = start
+        return self._claim(start, end, now), slowest if slowest.left == 0 else None
 
     def give_back(self, claim: Claim) -> None:
         """The claim has ended; what it did not receive is free again."""
@@ -74,6 +128,11 @@ class Claims:
         keeper = min(others, key=lambda other: other.position, default=claim)
         keeper.end = self._size
         return keeper is claim
+
+    def _claim(self, start: int, end: int, now: float) -> Claim:
+        claim = Claim(start, end, start, now, now)
+        self._claims.append(claim)
+        return claim
 
     def _piece(self, taken: RangeSet, connections: int) -> int:
         return _piece(self._size - taken.total, connections)

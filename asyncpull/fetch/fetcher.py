@@ -10,25 +10,33 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncpull.fetch.blob import BlobDownload, StallLimits
-from asyncpull.fetch.scheduler import Scheduler
+from asyncpull.budget import Bandwidth, Memory
+from asyncpull.fetch.blob import BlobDownload, Listener, StallLimits
+from asyncpull.fetch.scheduler import Scheduler, SchedulerLimits
+from asyncpull.journal import read_records
 from asyncpull.retry import RetryPolicy
-from asyncpull.spool import open_spool, remove_spool
+from asyncpull.spool import open_spool, remove_spool, spool_directory
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Self
 
-    from asyncpull.fetch.scheduler import SchedulerLimits
+    from asyncpull.journal import Recorded
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor
     from asyncpull.spec.source import Source
     from asyncpull.spool import Spool
+
+
+MEMORY = 64 << 20
+# What the HTTP client may hold of one connection, and the piece of it that is in our hands.
+READ_BUFFER = 512 << 10
 
 
 class FetchingBlob:
@@ -55,6 +63,11 @@ class FetchingBlob:
         """How many bytes this process received."""
         return self._spool.received.total - self.resumed
 
+    @property
+    def origins(self) -> Mapping[str, int]:
+        """How many bytes came from which endpoint, earlier or now, as far as that is known."""
+        return self._spool.origins
+
     async def completed(self) -> None:
         """Wait until all bytes are here. Raises what ended the download, if that comes first."""
         await asyncio.wait((self._download.task,))
@@ -64,8 +77,17 @@ class FetchingBlob:
         return f"<FetchingBlob {self._spool!r}>"
 
 
+class NotWantedError(Exception):
+    """Nobody who asked for a blob wants it any more; a signal to those who asked, never seen by others."""
+
+
 class Fetcher:
-    """Fetches blobs into spools below ``spool_root``; an async context manager that leaves no download behind."""
+    """Fetches blobs into spools below ``spool_root``; an async context manager that leaves no download behind.
+
+    All downloads together receive at most ``bandwidth`` bytes a second, and hold at most ``memory`` bytes of what they
+    received: half of that at most is for what connections hold that are being read, so fewer than ``limits`` allow are
+    open where it is small.
+    """
 
     def __init__(
         self,
@@ -74,10 +96,15 @@ class Fetcher:
         limits: SchedulerLimits | None = None,
         retry: RetryPolicy | None = None,
         stall: StallLimits | None = None,
+        bandwidth: float | None = None,
+        memory: int = MEMORY,
     ) -> None:
+        limits = (limits or SchedulerLimits()).within(max(1, memory // 2 // READ_BUFFER))
         self._root = spool_root
         self._retry = retry or RetryPolicy()
         self._stall = stall or StallLimits()
+        self._bandwidth = Bandwidth(bandwidth)
+        self._memory = Memory(memory - limits.most_connections * READ_BUFFER)
         self._scheduler = Scheduler(limits)
         self._downloads: dict[tuple[Digest, int], _Download] = {}
 
@@ -99,21 +126,28 @@ class Fetcher:
         *,
         on_front: Callable[[int], None] = lambda position: None,
         on_retry: Callable[[str, float], None] = lambda reason, pause: None,
+        on_origin: Callable[[str], None] = lambda origin: None,
+        still_wanted: Callable[[], Awaitable[bool]] | None = None,
         afresh: bool = False,
+        origin: str | None = None,
     ) -> AsyncIterator[FetchingBlob]:
         """Fetch a blob while the body runs, which begins when there is a spool to read along.
 
-        ``on_front`` is called with the front when it has advanced, and ``on_retry`` with the reason and the pause in
-        seconds before each new try; both on the event loop. ``afresh`` forgets what was received earlier: for a blob
-        whose digest was wrong after it had been resumed. Leaving the body before the end gives the download up,
-        unless somebody else wants it. Raises SourceError, SizeMismatchError, StoreError.
+        ``on_front`` is called with the front when it has advanced, ``on_retry`` with the reason and the pause in
+        seconds before each new try, and ``on_origin`` with the name of each endpoint that begins to send; all on the
+        event loop. ``still_wanted`` is asked when it is our turn and nothing was received, for the wait may have been
+        long, and others may have done it all meanwhile: NotWantedError is raised if nobody wants it then.
+
+        ``afresh`` forgets what was received earlier, and ``origin`` asks that endpoint alone: for a blob whose digest
+        was wrong. Leaving the body before the end gives the download up, unless somebody else wants it. Raises
+        SourceError, SizeMismatchError, StoreError.
         """
         key = (descriptor.digest, descriptor.size)
         download = self._downloads.get(key)
         is_shared = download is not None
         if download is None:
-            download = self._downloads[key] = _Download(self, descriptor, source, afresh=afresh)
-        listener = (on_front, on_retry)
+            download = self._downloads[key] = _Download(self, descriptor, source, afresh=afresh, origin=origin)
+        listener = _Wish(on_front, on_retry, on_origin, still_wanted)
         download.listeners.append(listener)
         try:
             spool = await download.opened()
@@ -132,16 +166,22 @@ class Fetcher:
         """
         return await remove_spool(self._root, digest)
 
-    async def run(self, download: _Download, *, afresh: bool) -> None:
+    async def records(self, digest: Digest) -> list[Recorded]:
+        """What was received of a blob so far, by whom it was sent. It is not compared with what is in the spool."""
+        return await asyncio.to_thread(read_records, spool_directory(self._root, digest))
+
+    async def run(self, download: _Download, *, afresh: bool, origin: str | None) -> None:
         """Run one download from its turn to its last byte."""
         descriptor = download.descriptor
         try:
             async with (
                 self._scheduler.turn(descriptor.size) as turn,
-                open_spool(self._root, descriptor.digest, descriptor.size) as spool,
+                open_spool(self._root, descriptor.digest, descriptor.size, self._memory) as spool,
             ):
                 if afresh:
                     await spool.reset()
+                elif not spool.received and not await download.is_wanted():
+                    raise NotWantedError
                 download.begin(spool)
                 blob = BlobDownload(
                     descriptor,
@@ -149,7 +189,9 @@ class Fetcher:
                     spool,
                     retry=self._retry,
                     stall=self._stall,
-                    on_retry=download.tell_retry,
+                    bandwidth=self._bandwidth,
+                    listener=Listener(download.tell_retry, download.tell_origin),
+                    origin=origin,
                 )
                 turn.attach(blob)
                 await blob.run()
@@ -163,17 +205,30 @@ class Fetcher:
             del self._downloads[key]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wish:
+    """One who asked for a blob, and what to tell and ask them."""
+
+    on_front: Callable[[int], None]
+    on_retry: Callable[[str, float], None]
+    on_origin: Callable[[str], None]
+    still_wanted: Callable[[], Awaitable[bool]] | None
+
+
 class _Download:
     """The one download of a blob, and who listens to it."""
 
-    def __init__(self, fetcher: Fetcher, descriptor: Descriptor, source: Source, *, afresh: bool) -> None:
+    def __init__(
+        self, fetcher: Fetcher, descriptor: Descriptor, source: Source, *, afresh: bool, origin: str | None
+    ) -> None:
         self.descriptor, self.source = descriptor, source
-        self.listeners: list[tuple[Callable[[int], None], Callable[[str, float], None]]] = []
+        self.listeners: list[_Wish] = []
         loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[Spool] = loop.create_future()
         self._front = 0
         self.fd = -1
-        self.task = loop.create_task(fetcher.run(self, afresh=afresh), name=f"fetch {descriptor.digest}")
+        running = fetcher.run(self, afresh=afresh, origin=origin)
+        self.task = loop.create_task(running, name=f"fetch {descriptor.digest}")
 
     async def opened(self) -> Spool:
         """The spool, as soon as it is open. Raises what ended the download before that."""
@@ -192,13 +247,25 @@ class _Download:
     def _tell_front(self, spool: Spool) -> None:
         if spool.front > self._front:
             self._front = spool.front
-            for on_front, _ in list(self.listeners):
-                on_front(self._front)
+            for listener in list(self.listeners):
+                listener.on_front(self._front)
+
+    async def is_wanted(self) -> bool:
+        """Whether anybody who asked still wants it."""
+        for listener in list(self.listeners):
+            if listener.still_wanted is None or await listener.still_wanted():
+                return True
+        return False
 
     def tell_retry(self, reason: str, pause: float) -> None:
         """A request failed and will be made again."""
-        for _, on_retry in list(self.listeners):
-            on_retry(reason, pause)
+        for listener in list(self.listeners):
+            listener.on_retry(reason, pause)
+
+    def tell_origin(self, origin: str) -> None:
+        """An endpoint begins to send."""
+        for listener in list(self.listeners):
+            listener.on_origin(origin)
 
     async def stop(self) -> None:
         """End the download if it has not ended, and wait until it has let go of everything."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -41,6 +41,19 @@ class SchedulerLimits:
     growth: float = 1.2
     enough_rate: float = 64.0 * MIB
     sample_seconds: float = 0.25
+
+    @property
+    def most_connections(self) -> int:
+        """How many there are at most."""
+        return max(self.parallel_downloads, self.connections)
+
+    def within(self, connections: int) -> SchedulerLimits:
+        """These limits, with no more than so many connections."""
+        return replace(
+            self,
+            parallel_downloads=min(self.parallel_downloads, connections),
+            connections=min(self.connections, connections),
+        )
 
 
 @dataclass(frozen=True, slots=True)

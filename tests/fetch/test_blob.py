@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncpull.budget import Bandwidth
 from asyncpull.errors import SizeMismatchError, TemporaryError
-from asyncpull.fetch.blob import BlobDownload, StallLimits, StallWatch
+from asyncpull.fetch.blob import BlobDownload, Listener, StallLimits, StallWatch
 from asyncpull.http import HttpTimeouts
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
@@ -52,7 +53,15 @@ async def download(registry: RegistrySimulator, root: Path) -> AsyncIterator[tup
     ):
         source = RegistrySource(client, parse_reference(f"{registry.address}/a/b:t"))
         yield (
-            BlobDownload(BLOB, source, spool, retry=retry, stall=StallLimits(), on_retry=lambda reason, pause: None),
+            BlobDownload(
+                BLOB,
+                source,
+                spool,
+                retry=retry,
+                stall=StallLimits(),
+                bandwidth=Bandwidth(None),
+                listener=Listener(),
+            ),
             spool,
         )
         assert [task for task in asyncio.all_tasks() if "connection" in task.get_name()] == []

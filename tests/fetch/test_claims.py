@@ -21,21 +21,21 @@ def span(claim: Claim | None) -> tuple[int, int] | None:
 def test_one_connection_takes_a_hole_whole() -> None:
     received = RangeSet([Range(10, 20)])
     claims = Claims(100, received)
-    first = claims.take(1)
+    first = claims.take(1, 0.0)
     assert span(first) == (0, 10)
     assert first is not None
     received.add(0, 10)
     claims.give_back(first)
-    assert span(claims.take(1)) == (20, 100)
-    assert claims.take(1) is None
+    assert span(claims.take(1, 0.0)) == (20, 100)
+    assert claims.take(1, 0.0) is None
 
 
 def test_several_take_pieces_at_the_front_that_become_smaller() -> None:
     claims = Claims(100 * MIB, RangeSet())
-    taken = [claims.take(4) for _ in range(3)]
+    taken = [claims.take(4, 0.0) for _ in range(3)]
     assert [span(claim) for claim in taken] == [(0, 8 * MIB), (8 * MIB, 16 * MIB), (16 * MIB, 24 * MIB)]
     sizes = []
-    while (claim := claims.take(4)) is not None:
+    while (claim := claims.take(4, 0.0)) is not None:
         sizes.append(claim.end - claim.start)
     assert sizes == sorted(sizes, reverse=True)
     assert max(sizes) == LARGEST_PIECE
@@ -46,42 +46,42 @@ def test_several_take_pieces_at_the_front_that_become_smaller() -> None:
 def test_what_is_given_back_is_taken_first() -> None:
     received = RangeSet()
     claims = Claims(100 * MIB, received)
-    first, second = claims.take(2), claims.take(2)
+    first, second = claims.take(2, 0.0), claims.take(2, 0.0)
     assert first is not None
     assert second is not None
     received.add(first.start, first.start + 5)
     claims.give_back(first)
-    assert span(claims.take(2)) == (5, 8 * MIB)
+    assert span(claims.take(2, 0.0)) == (5, 8 * MIB)
 
 
 def test_those_who_join_take_from_the_one_that_was_alone() -> None:
     received = RangeSet()
     claims = Claims(100 * MIB, received)
-    alone = claims.take(1)
+    alone = claims.take(1, 0.0)
     assert alone is not None
     alone.position = 10 * MIB
     claims.share(2)
     assert alone.end == 18 * MIB
-    assert span(claims.take(2)) == (18 * MIB, 26 * MIB)
+    assert span(claims.take(2, 0.0)) == (18 * MIB, 26 * MIB)
 
 
 def test_without_ranges_one_takes_it_all() -> None:
     claims = Claims(100 * MIB, RangeSet())
-    first, second, third = claims.take(3), claims.take(3), claims.take(3)
+    first, second, third = claims.take(3, 0.0), claims.take(3, 0.0), claims.take(3, 0.0)
     assert first is not None
     assert second is not None
     assert third is not None
     assert not claims.without_ranges(second)
     assert first.end == 100 * MIB
     claims.give_back(second)
-    assert claims.take(3) is None
+    assert claims.take(3, 0.0) is None
     claims.share(8)
     assert first.end == 100 * MIB
     claims.give_back(first)
     assert claims.without_ranges(third)
     assert third.end == 100 * MIB
     claims.give_back(third)
-    assert span(claims.take(3)) == (0, 100 * MIB)
+    assert span(claims.take(3, 0.0)) == (0, 100 * MIB)
 
 
 @given(st.integers(0, 60), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60))), st.integers(0, 1 << 32))
@@ -97,7 +97,7 @@ def test_whatever_happens_all_of_it_arrives_and_nothing_twice(
     claims, running = Claims(size, received), list[Claim]()
     before, moved = received.total, 0
     while received.total < size:
-        if len(running) < connections and (claim := claims.take(connections)) is not None:
+        if len(running) < connections and (claim := claims.take(connections, 0.0)) is not None:
             running.append(claim)
         claim = chance.choice(running)
         step = min(claim.end, claim.position + chance.randrange(MIB))
