@@ -1,83 +1,122 @@
 """Pulls the same images with asyncpull and with every peer that is found, and compares what that costs.
 
 Each run has a new store, nothing is deleted before the last one has ended (file systems are slow for minutes after many
-deletions), the peers take turns, and only medians of one run of this program are compared with each other.
+deletions), the peers take turns, and only runs of the same round are compared with each other.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
-from bench.images import RECIPES, USUAL, BenchImage, build_image, push_image
+from bench.images import build_workload, push_image
+from bench.links import LINKS, Meter, open_link
 from bench.measure import measure_memory, measure_time
-from bench.peers import OURS, REPOSITORY, Peer, find_peers, peer_prefix, work_directory
+from bench.peers import OURS, PEERS, REPOSITORY, Peer, find_peers, peer_prefix, work_directory
 from bench.report import Result, save, table
+from bench.scenarios import SCENARIOS, USUAL
 from tests.support.docker_registry import docker_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ENOUGH = 1.3
-"""How much free space is wanted, as a multiple of what all runs together unpack."""
+"""How much free space is wanted, as a multiple of what all runs together store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured with every peer: a scenario over a link."""
+
+    scenario: str
+    link: str
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
-    work: Path = options.work
-    work.mkdir(parents=True, exist_ok=True)
-    images = [build_image(name, options.sources) for name in options.images]
-    runs = Path(mkdtemp(prefix="r", dir=work))
+    cases = [case for text in options.scenarios for case in cases_of(text, options.link)]
+    options.work.mkdir(parents=True, exist_ok=True)
+    names = dict.fromkeys(case.scenario for case in cases)
+    workloads = {name: build_workload(SCENARIOS[name], options.sources) for name in names}
+    runs = Path(mkdtemp(prefix="r", dir=options.work))
     try:
-        with peer_prefix() as prefix, docker_registry(options.sources / "registry") as registry:
+        with ExitStack() as stack:
+            prefix = stack.enter_context(peer_prefix())
             peers = [peer for peer in find_peers(prefix) if peer.name in {OURS, *options.peers}]
-            _require_space(runs, images, len(peers) * (options.rounds + options.memory_rounds))
-            references = {image.name: push_image(image, registry) for image in images}
-            _warm(options.sources / "registry")
-            results = _compare(options, runs, peers, images, references)
+            turns = len(peers) * (options.rounds + options.memory_rounds)
+            _require_space(runs, sum(workloads[case.scenario].stored_size for case in cases) * turns)
+            registry = stack.enter_context(docker_registry(options.sources / "registry"))
+            references = {
+                name: [push_image(image, registry) for image in workload.images] for name, workload in workloads.items()
+            }
+            _warm(registry.data)
+            meters = {
+                name: stack.enter_context(open_link(LINKS[name], runs / f"link-{name}", registry))
+                for name in dict.fromkeys(case.link for case in cases)
+            }
+            results = _compare(options, runs, peers, cases, references, meters)
     finally:
         shutil.rmtree(runs)
-    for image in images:
-        print(table(image, [result for result in results if result.image == image.name]), end="\n\n")
+    for case in cases:
+        print(table(workloads[case.scenario], case.link, results_of(case, results)), end="\n\n")
     print(f"versions: {', '.join(f'{peer.name} {peer.version}' for peer in peers)}")
-    print(f"saved as {save(options.results, peers, images, results)}")
+    print(f"saved as {save(options.results, peers, list(workloads.values()), results)}")
+
+
+def cases_of(text: str, links: Sequence[str]) -> Iterator[Case]:
+    """Read ``SCENARIO@LINK``, or ``SCENARIO``, which stands for that scenario over each of ``links``."""
+    scenario, _, link = text.partition("@")
+    if scenario not in SCENARIOS or (link or "loopback") not in LINKS:
+        raise SystemExit(f"{text}: scenarios are {', '.join(SCENARIOS)}; links are {', '.join(LINKS)}")
+    for each in [link] if link else links:
+        yield Case(scenario, each)
+
+
+def results_of(case: Case, results: Sequence[Result]) -> list[Result]:
+    return [result for result in results if (result.scenario, result.link) == (case.scenario, case.link)]
 
 
 def _compare(
     options: argparse.Namespace,
     runs: Path,
     peers: Sequence[Peer],
-    images: Sequence[BenchImage],
-    references: dict[str, str],
+    cases: Sequence[Case],
+    references: Mapping[str, Sequence[str]],
+    meters: Mapping[str, Meter],
 ) -> list[Result]:
-    results = {(image.name, peer.name): Result(image.name, peer.name) for image in images for peer in peers}
-    for number in range(options.rounds + options.memory_rounds):
-        for image in images:
+    results = {(case, peer.name): Result(case.scenario, case.link, peer.name) for case in cases for peer in peers}
+    rounds = options.rounds + options.memory_rounds
+    for number in range(rounds):
+        for case in cases:
+            meter = meters[case.link]
+            full = [f"{meter.address}/{reference}" for reference in references[case.scenario]]
             for peer in peers:
                 directory = runs / str(len(list(runs.iterdir())))
                 directory.mkdir()
-                result = results[image.name, peer.name]
-                with peer.job(directory, references[image.name]) as job:
+                result = results[case, peer.name]
+                with peer.job(directory, full) as job:
                     if number < options.rounds:
                         result.times.append(measure_time(job))
                     else:
                         result.peaks.append(measure_memory(job))
-            print(f"round {number + 1} of {options.rounds + options.memory_rounds}: {image.name}", flush=True)
+                result.traffic.append(meter.traffic())
+            print(f"round {number + 1} of {rounds}: {case.scenario}@{case.link}", flush=True)
     return list(results.values())
 
 
-def _require_space(directory: Path, images: Sequence[BenchImage], times: int) -> None:
-    needed = int(sum(image.unpacked_size + image.size for image in images) * times * ENOUGH)
-    free = shutil.disk_usage(directory).free
+def _require_space(directory: Path, stored: int) -> None:
+    needed, free = int(stored * ENOUGH), shutil.disk_usage(directory).free
     if free < needed:
         raise SystemExit(f"{directory}: {free / 1e9:.0f} GB are free, all runs together need {needed / 1e9:.0f} GB")
 
 
 def _warm(directory: Path) -> None:
-    """Read what the registry will serve, so that no run is the first to fetch it from the disk."""
+    """Read what will be served, so that no run is the first to fetch it from the disk."""
     for path in directory.rglob("data"):
         if path.is_file():
             with path.open("rb") as file:
@@ -89,10 +128,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description="Compare pulls of asyncpull with those of its peers."
     )
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each peer with each image whose time is taken")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each peer in each case whose time is taken")
     parser.add_argument("--memory-rounds", type=int, default=1, help="further runs whose memory is taken")
-    parser.add_argument("--images", nargs="+", choices=sorted(RECIPES), default=list(USUAL))
-    parser.add_argument("--peers", nargs="*", choices=["podman", "skopeo", "ctr"], default=["podman", "skopeo", "ctr"])
+    parser.add_argument(
+        "--scenarios",
+        nargs="+",
+        default=list(USUAL),
+        metavar="SCENARIO[@LINK]",
+        help=f"what is pulled, and over which link: {', '.join(SCENARIOS)}",
+    )
+    parser.add_argument(
+        "--link",
+        nargs="+",
+        choices=list(LINKS),
+        default=["loopback"],
+        help="the links of scenarios that name none: 8M and 30M are MB per second and connection",
+    )
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=["podman", "skopeo", "ctr"])
     parser.add_argument("--work", type=Path, default=work_directory(), help="where the stores of the runs are made")
     parser.add_argument("--sources", type=Path, default=REPOSITORY / "bench" / ".work", help="where images are kept")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "bench" / "results")

@@ -71,17 +71,19 @@ class Wheels:
 
 @dataclass(frozen=True, slots=True)
 class BigFiles:
-    """A layer of ``count`` files of ``size`` bytes that compress to a third."""
+    """A layer of ``count`` files of ``size`` bytes that compress to a third; others for another ``seed``."""
 
     count: int
     size: int
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ManyFiles:
-    """A layer of ``count`` files of up to 8 KB each in directories of 50."""
+    """A layer of ``count`` files of up to 8 KB each in directories of 50; others for another ``seed``."""
 
     count: int
+    seed: int = 97
 
 
 Recipe = Packages | Wheels | BigFiles | ManyFiles
@@ -95,12 +97,12 @@ def build_layer(recipe: Recipe, sources: Path, path: Path) -> Layer:
                 _add_packages(writer, names, sources / "packages")
             case Wheels(requirements):
                 _add_wheels(writer, requirements, sources / "wheels")
-            case BigFiles(count, size):
+            case BigFiles(count, size, seed):
                 writer.directory("srv")
                 for number in range(count):
-                    writer.file(f"srv/model-{number}.bin", library_like(number, size))
-            case ManyFiles(count):
-                _add_many_files(writer, count)
+                    writer.file(f"srv/model-{number}.bin", library_like(1000 * seed + number, size))
+            case ManyFiles(count, seed):
+                _add_many_files(writer, count, seed)
     return writer.finish()
 
 
@@ -240,9 +242,9 @@ def _add_wheels(writer: _LayerWriter, requirements: Iterable[str], kept: Path) -
                     writer.file(name, archive.read(member), member.external_attr >> 16 & 0o777 or 0o644)
 
 
-def _add_many_files(writer: _LayerWriter, count: int) -> None:
-    chance = random.Random(97)
-    stock = library_like(97, 4 * MiB)
+def _add_many_files(writer: _LayerWriter, count: int, seed: int) -> None:
+    chance = random.Random(seed)
+    stock = library_like(seed, 4 * MiB)
     for number in range(count):
         name = f"app/node_modules/package-{number // 500}/lib-{number // 50 % 10}/module-{number}.js"
         if number % 50 == 0:

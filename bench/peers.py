@@ -8,19 +8,22 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bench.measure import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = "asyncpull"
 _ENVIRONMENT = {"PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+PEERS = ("podman", "skopeo", "ctr", "ctr-tuned")
+TUNED = {"max_concurrent_downloads": 10, "concurrent_layer_fetch_buffer": 8 << 20}
+"""What makes containerd fetch a layer by several requests for parts of it; by default it makes one."""
 _START_SECONDS = 30
 
 
@@ -33,36 +36,50 @@ class Peer(Protocol):
     @property
     def version(self) -> str: ...
 
-    def job(self, directory: Path, reference: str) -> AbstractContextManager[Job]:
-        """Prepare a pull of ``reference`` into a new store below ``directory``; its daemons run in the block."""
+    def job(self, directory: Path, references: Sequence[str]) -> AbstractContextManager[Job]:
+        """Prepare a pull of ``references`` into a new store below ``directory``; its daemons run in the block."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program that ends when it has pulled. In ``words``, ``{store}`` and ``{reference}`` are filled in."""
+    """A program that ends when it has pulled.
+
+    In ``words``, ``{store}`` is filled in. References follow at the place of ``{reference}``: all of them where the
+    program takes ``several``, else it runs once for each.
+    """
 
     name: str
     version: str
     prefix: tuple[str, ...]
     words: tuple[str, ...]
+    several: bool = False
 
     @contextmanager
-    def job(self, directory: Path, reference: str) -> Iterator[Job]:
-        filled = [word.format(store=directory, reference=reference) for word in self.words]
-        yield Job([*self.prefix, *filled], os.environ | _ENVIRONMENT, directory / "output")
+    def job(self, directory: Path, references: Sequence[str]) -> Iterator[Job]:
+        groups = [references] if self.several else [[reference] for reference in references]
+        commands = [self._fill(directory, group) for group in groups]
+        yield Job([*self.prefix, *one_after_another(commands)], os.environ | _ENVIRONMENT, directory / "output")
+
+    def _fill(self, directory: Path, references: Sequence[str]) -> list[str]:
+        filled: list[str] = []
+        for word in self.words:
+            repeated = references if "{reference}" in word else references[:1]
+            filled += [word.format(store=directory, reference=reference) for reference in repeated]
+        return filled
 
 
 @dataclass(frozen=True, slots=True)
 class Containerd:
-    """containerd, which is a daemon, and its client ctr."""
+    """containerd, which is a daemon, and its client ctr. ``transfer`` goes to the daemon's part that pulls."""
 
     name: str
     version: str
     prefix: tuple[str, ...]
+    transfer: Mapping[str, int] = field(default_factory=dict)
 
     @contextmanager
-    def job(self, directory: Path, reference: str) -> Iterator[Job]:
+    def job(self, directory: Path, references: Sequence[str]) -> Iterator[Job]:
         socket = directory / "s"
         configuration = directory / "config.toml"
         configuration.write_text(
@@ -70,18 +87,27 @@ class Containerd:
             f'root = "{directory}/root"\nstate = "{directory}/state"\n'
             'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
             f'[grpc]\naddress = "{socket}"\n'
+            '[plugins."io.containerd.transfer.v1.local"]\n'
+            + "".join(f"{key} = {value}\n" for key, value in self.transfer.items())
         )
         with (directory / "daemon.log").open("wb") as log:
             command = [*self.prefix, "containerd", "-c", str(configuration)]
             daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        client = [*self.prefix, "ctr", "-a", str(socket)]
+        client = ["ctr", "-a", str(socket)]
         try:
-            _wait_until_it_answers([*client, "version"], daemon, directory / "daemon.log")
-            words = [*client, "images", "pull", "--plain-http", reference]
-            yield Job(words, os.environ | _ENVIRONMENT, directory / "output", [daemon.pid])
+            _wait_until_it_answers([*self.prefix, *client, "version"], daemon, directory / "daemon.log")
+            words = one_after_another([[*client, "images", "pull", "--plain-http", each] for each in references])
+            yield Job([*self.prefix, *words], os.environ | _ENVIRONMENT, directory / "output", [daemon.pid])
         finally:
             daemon.terminate()
             daemon.wait()
+
+
+def one_after_another(commands: Sequence[Sequence[str]]) -> list[str]:
+    """Return a command that runs all of ``commands``, up to the first that fails."""
+    if len(commands) == 1:
+        return list(commands[0])
+    return ["sh", "-ec", "\n".join(map(shlex.join, commands))]
 
 
 def find_peers(prefix: tuple[str, ...]) -> list[Peer]:
@@ -89,10 +115,10 @@ def find_peers(prefix: tuple[str, ...]) -> list[Peer]:
     store = ("--root", "{store}/root", "--runroot", "{store}/run", "--storage-driver", "overlay")
     ours = (sys.executable, "-m", "asyncpull")
     pull: tuple[str, ...] = (*ours, *store, "--tls-verify=false", "--progress", "none", "pull", "{reference}")
-    found: list[Peer] = [Command(OURS, _version((), *ours, "--version"), (), pull)]
+    found: list[Peer] = [Command(OURS, _version((), *ours, "--version"), (), pull, several=True)]
     if _has(prefix, "podman"):
         pull = ("podman", *store, "--tmpdir", "{store}/tmp", "pull", "-q", "--tls-verify=false", "{reference}")
-        found.append(Command("podman", _version(prefix, "podman", "--version"), prefix, pull))
+        found.append(Command("podman", _version(prefix, "podman", "--version"), prefix, pull, several=True))
     if _has(prefix, "skopeo"):
         copy: tuple[str, ...] = (
             "skopeo",
@@ -105,7 +131,8 @@ def find_peers(prefix: tuple[str, ...]) -> list[Peer]:
         copy = (*copy, "containers-storage:[overlay@{store}/root+{store}/run]{reference}")
         found.append(Command("skopeo", _version(prefix, "skopeo", "--version"), prefix, copy))
     if _has(prefix, "ctr") and _has(prefix, "containerd"):
-        found.append(Containerd("ctr", _version(prefix, "containerd", "--version"), prefix))
+        version = _version(prefix, "containerd", "--version")
+        found += [Containerd("ctr", version, prefix), Containerd("ctr-tuned", version, prefix, TUNED)]
     return found
 
 

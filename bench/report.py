@@ -16,25 +16,29 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.images import BenchImage
+    from bench.images import Workload
+    from bench.links import Traffic
     from bench.measure import Usage
     from bench.peers import Peer
 
 MiB = 1 << 20
+MB = 1_000_000
 
 
 @dataclass(slots=True)
 class Result:
-    """All runs of one peer with one image. ``peaks`` are bytes."""
+    """All runs of one peer with one scenario over one link. ``peaks`` are bytes."""
 
-    image: str
+    scenario: str
+    link: str
     peer: str
     times: list[Usage] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
+    traffic: list[Traffic] = field(default_factory=list)
 
     @property
-    def wall(self) -> float:
-        return median(usage.wall for usage in self.times)
+    def walls(self) -> list[float]:
+        return [usage.wall for usage in self.times]
 
     @property
     def user(self) -> float:
@@ -48,31 +52,70 @@ class Result:
     def peak(self) -> int | None:
         return max(self.peaks, default=None)
 
+    @property
+    def egress(self) -> int:
+        """The most bytes of blobs that a run had from the registry."""
+        return max(each.blob_bytes for each in self.traffic)
 
-def table(image: BenchImage, results: Sequence[Result]) -> str:
-    """Return the results of one image, each beside its ratio to ours: above 1, asyncpull needs less."""
+    @property
+    def at_once(self) -> float:
+        return median(each.at_once for each in self.traffic)
+
+
+def wall_ratios(theirs: Result, ours: Result) -> list[float]:
+    """Return, round by round, how many times as long as asyncpull's a pull took: what ran next to each other."""
+    return [their / our for their, our in zip(theirs.walls, ours.walls, strict=True)]
+
+
+_COLUMNS = (
+    ("", 10),
+    ("wall", 8),
+    ("(min to max)", 16),
+    ("per pair (min to max)", 22),
+    ("user CPU", 15),
+    ("system CPU", 15),
+    ("peak PSS", 17),
+    ("egress", 17),
+    ("at once", 7),
+)
+
+
+def table(workload: Workload, link: str, results: Sequence[Result]) -> str:
+    """Return the results of one case. Ratios are to ours: above 1, asyncpull needs less.
+
+    Egress is beside its ratio to the size of all blobs, each counted once; the last column is the most blobs, or parts
+    of them, that were on their way at the same time.
+    """
     ours = next((result for result in results if result.peer == OURS), None)
+    layers = workload.layers
     head = (
-        f"{image.name}: {len(image.layers)} layers, {image.entries} entries,"
-        f" {image.size / 1e6:.0f} MB gzip, {image.unpacked_size / 1e6:.0f} MB unpacked"
+        f"{workload.name} over {link}: {len(workload.images)} images, {len(layers)} layers,"
+        f" {sum(layer.entries for layer in layers)} entries, {workload.blob_size / MB:.0f} MB gzip,"
+        f" {sum(layer.unpacked_size for layer in layers) / MB:.0f} MB unpacked"
     )
-    columns = f"  {'':10} {'wall':>15} {'(min to max)':>15} {'user CPU':>15} {'system CPU':>15} {'peak PSS':>17}"
-    return "\n".join([head, columns, *(_row(result, ours) for result in results)])
+    rows = [[name for name, _ in _COLUMNS], *(_cells(workload, result, ours) for result in results)]
+    return "\n".join([head, *map(_line, rows)])
 
 
-def _row(result: Result, ours: Result | None) -> str:
-    walls = [usage.wall for usage in result.times]
-    cells = [
-        _cell(result.wall, ours.wall if ours else None, "s"),
+def _cells(workload: Workload, result: Result, ours: Result | None) -> list[str]:
+    walls, ratios = result.walls, wall_ratios(result, ours) if ours else []
+    peak = ours.peak if ours else None
+    return [
+        result.peer,
+        f"{median(walls):.2f} s",
         f"({min(walls):.2f} to {max(walls):.2f})",
+        f"x{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "",
         _cell(result.user, ours.user if ours else None, "s"),
         _cell(result.system, ours.system if ours else None, "s"),
+        _cell(result.peak / MiB, peak and peak / MiB, "MiB", 0) if result.peak else "",
+        f"{result.egress / MB:.0f} MB x{result.egress / workload.blob_size:.3f}",
+        f"{result.at_once:.0f}",
     ]
-    row = f"  {result.peer:10} " + " ".join(f"{cell:>15}" for cell in cells)
-    if result.peak is None:
-        return row
-    peak = ours.peak if ours else None
-    return f"{row} {_cell(result.peak / MiB, peak and peak / MiB, 'MiB', 0):>17}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    name, *others = (f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
+    return "  ".join(["", f"{name.strip():<{_COLUMNS[0][1]}}", *others]).rstrip()
 
 
 def _cell(value: float, ours: float | None, unit: str, digits: int = 2) -> str:
@@ -80,7 +123,7 @@ def _cell(value: float, ours: float | None, unit: str, digits: int = 2) -> str:
     return f"{value:.{digits}f} {unit} {ratio}"
 
 
-def save(directory: Path, peers: Sequence[Peer], images: Sequence[BenchImage], results: Sequence[Result]) -> Path:
+def save(directory: Path, peers: Sequence[Peer], workloads: Sequence[Workload], results: Sequence[Result]) -> Path:
     """Write everything that was measured, and on what, to a file named after the time; return its path."""
     now = datetime.now(UTC)
     document = {
@@ -92,19 +135,32 @@ def save(directory: Path, peers: Sequence[Peer], images: Sequence[BenchImage], r
             "python": platform.python_version(),
         },
         "versions": {peer.name: peer.version for peer in peers},
-        "images": [image.as_json() for image in images],
-        "results": [
-            {
-                "image": result.image,
-                "peer": result.peer,
-                "median": {"wall": result.wall, "user": result.user, "system": result.system, "peak": result.peak},
-                "times": [asdict(usage) for usage in result.times],
-                "peaks": result.peaks,
-            }
-            for result in results
-        ],
+        "scenarios": [workload.as_json() for workload in workloads],
+        "results": [_result_as_json(result, results) for result in results],
     }
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{now:%Y-%m-%dT%H%M%S}.json"
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
+
+
+def _result_as_json(result: Result, results: Sequence[Result]) -> dict[str, object]:
+    key = (result.scenario, result.link, OURS)
+    ours = next((each for each in results if (each.scenario, each.link, each.peer) == key), None)
+    return {
+        "scenario": result.scenario,
+        "link": result.link,
+        "peer": result.peer,
+        "median": {
+            "wall": median(result.walls),
+            "user": result.user,
+            "system": result.system,
+            "peak": result.peak,
+            "at_once": result.at_once,
+        },
+        "wall_ratios": wall_ratios(result, ours) if ours else None,
+        "egress": result.egress,
+        "times": [asdict(usage) for usage in result.times],
+        "peaks": result.peaks,
+        "traffic": [asdict(each) for each in result.traffic],
+    }

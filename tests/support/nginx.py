@@ -1,8 +1,8 @@
 """Debian's nginx before a registry, started and ended by the tests: a slow link, TLS, refusals, and who asked for what.
 
-``limit_rate`` counts per request, so over HTTP/1.1 it is the rate of a connection. By itself nginx gives every request
-the first second's bytes at once, and a client that asks for small ranges would not meet the limit at all; here each
-write is at most 1/64 second's worth (``sendfile_max_chunk``), after which nginx pauses for as long as that should take.
+``limit_rate`` counts per request, so over HTTP/1.1 it is the rate of a connection. nginx writes what it has, up to a
+limit (``sendfile_max_chunk``, usually 2 MB), and pauses for as long as that should have taken, so that a client that
+asks for small ranges would not meet the rate at all; here one write is at most 1/64 second's worth.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Nginx:
 def answers_at_once(answers: Sequence[Answer]) -> int:
     """Return the largest number of answers that were under way at the same time."""
     changes = sorted([(each.started, 1) for each in answers] + [(each.ended, -1) for each in answers])
-    running = most = 0
+    running, most = 0, min(1, len(answers))  # the clock of the log has ticks of 1 ms, some answers take less
     for _, change in changes:
         running += change
         most = max(most, running)
