@@ -9,7 +9,10 @@ What is different from aiohttp as it comes:
   body have limits of their own.
 - Redirects are followed here. ``Authorization`` is sent to the origin (scheme, host, port) it was meant for and to no
   other, and https is not left for http unless the caller said that plain http is fine.
-- No cookies, no netrc, no proxy variables; URLs are sent byte for byte as they were given, for they may be signed.
+- Every request of a redirect, and every token, goes through the proxy that the environment names for its URL; the
+  proxy's password goes to the proxy only.
+- What is only for one origin (certificates of ours, headers that may be secrets) is left out once a redirect left it.
+- No cookies, no netrc; URLs are sent byte for byte as they were given, for they may be signed.
 - Every exception is one of ours, and its text holds neither a query nor user information of a URL. aiohttp's exception
   stays as the cause, robbed of the request it would print.
 """
@@ -17,18 +20,28 @@ What is different from aiohttp as it comes:
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from asyncpull.errors import DocumentTooLargeError, SourceError, TemporaryError, UnavailableError
+from asyncpull.errors import (
+    AuthenticationError,
+    DocumentTooLargeError,
+    SourceError,
+    TemporaryError,
+    UnavailableError,
+)
+from asyncpull.proxies import Proxies
+from asyncpull.tls import TlsFiles, make_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -39,6 +52,8 @@ USER_AGENT = "asyncpull/0.1.0"
 REDIRECT_LIMIT = 10
 _HEADER_LIMIT = 32 << 10  # bytes per header line: a signed Location may be long
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Their bodies are sent again where they are redirected to; every other redirect makes a GET of it.
+_SAME_METHOD = frozenset({307, 308})
 _TLS_HINT = "if this registry is to be trusted without a valid certificate, mark it insecure or say --tls-verify=false"
 
 
@@ -148,9 +163,12 @@ class _Chunks:
 class HttpClient:
     """A pool of connections, used as an async context manager. Not to be shared between event loops."""
 
-    def __init__(self, timeouts: HttpTimeouts | None = None) -> None:
+    def __init__(self, timeouts: HttpTimeouts | None = None, proxies: Proxies | None = None) -> None:
         self._timeouts = timeouts or HttpTimeouts()
+        self._proxies = proxies or Proxies()
         self._session: aiohttp.ClientSession | None = None
+        self._contexts: dict[tuple[TlsFiles, bool], ssl.SSLContext] = {}
+        self._making_context = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         timeouts = self._timeouts
@@ -182,46 +200,102 @@ class HttpClient:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
+        private_headers: Mapping[str, str] | None = None,
         authorization: str | None = None,
+        body: bytes | None = None,
+        tls: TlsFiles | None = None,
         verify_tls: bool = True,
         plain_http: bool = False,
     ) -> AsyncIterator[HttpResponse]:
-        """Send a request without a body and yield the response once its headers are here, whatever its status.
+        """Send a request and yield the response once its headers are here, whatever its status.
 
-        ``plain_http`` allows a redirect from https to http. Leaving the context with the body unread closes the
-        connection. Raises UnavailableError and TemporaryError, also while the body is read.
+        ``private_headers`` are sent, like ``authorization`` and the client certificates of ``tls``, to the origin of
+        ``url`` only; a request with a ``body`` is not redirected to another origin. ``plain_http`` allows a redirect
+        from https to http. Leaving the context with the body unread closes the connection. Raises UnavailableError
+        and TemporaryError, also while the body is read; AuthenticationError where a proxy wants to know who we are;
+        ConfigurationError for certificates and proxies that cannot be used.
         """
-        home, is_foreign = origin(url), False
+        home, is_foreign, tls = origin(url), False, tls or TlsFiles()
         for _ in range(REDIRECT_LIMIT):
             # Once abroad, always abroad: a foreign server must not choose what we ask for in our own name.
             is_foreign = is_foreign or origin(url) != home
             sent = dict(headers or {})
-            if authorization is not None and not is_foreign:
-                sent["Authorization"] = authorization
-            response = await self._send(method, url, sent, verify_tls=verify_tls)
+            if is_foreign:
+                if body is not None:
+                    raise UnavailableError(f"{redact(url)}: is where a request with secrets is redirected to")
+                tls = tls.without_clients()
+            else:
+                sent |= private_headers or {}
+                if authorization is not None:
+                    sent["Authorization"] = authorization
+            response = await self._send(method, url, sent, body, await self._context(tls, verify=verify_tls))
             async with response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
                     yield HttpResponse(response, url, is_foreign=is_foreign)
                     return
+            if body is not None and response.status not in _SAME_METHOD:
+                method, body = "GET", None
             url = _next_url(url, location, plain_http=plain_http)
         raise UnavailableError(f"{redact(url)}: more than {REDIRECT_LIMIT} redirects")
 
     async def _send(
-        self, method: str, url: str, headers: dict[str, str], *, verify_tls: bool
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None, context: ssl.SSLContext | bool
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("HttpClient is used outside of its async with")
-        with _translated(redact(url)):
+        proxy = self._proxies.for_url(url)
+        for_proxy = {} if proxy is None else _proxy_headers(proxy)
+        if origin(url)[0] == "http":
+            # What goes through a tunnel is not for the proxy's eyes; what does not is read and changed by it.
+            headers, for_proxy = headers | for_proxy, {}
+        with _translated(redact(url), proxy):
             async with asyncio.timeout(self._timeouts.headers):
-                return await self._session.request(
+                response = await self._session.request(
                     method,
                     # Without user information, which aiohttp would turn into an Authorization of its own.
                     URL(url, encoded=True).with_user(None),
                     headers=headers,
+                    data=body,
                     allow_redirects=False,
-                    ssl=verify_tls,
+                    ssl=context,
+                    proxy=None if proxy is None else URL(proxy).with_user(None),
+                    proxy_headers=for_proxy,
                 )
+        if proxy is not None and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            response.close()
+            raise _refused_by_proxy(redact(url), proxy, response.status)
+        return response
+
+    async def _context(self, files: TlsFiles, *, verify: bool) -> ssl.SSLContext | bool:
+        """What to make TLS connections by; where there are no files that is what aiohttp made when it was imported."""
+        if files == TlsFiles():
+            return verify
+        async with self._making_context:
+            if (files, verify) not in self._contexts:
+                self._contexts[files, verify] = await asyncio.to_thread(make_context, files, verify=verify)
+        return self._contexts[files, verify]
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    """What is told to the proxy alone: the user and password of its URL."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(account.encode()).decode()}
+
+
+def _refused_by_proxy(subject: str, proxy: str, status: int) -> SourceError:
+    """What it means that a proxy did not open a tunnel, or did not take a request."""
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return AuthenticationError(
+            f"{subject}: the proxy {redact(proxy)} wants a user name and a password, or others",
+            "give them in the proxy's URL: http://user:password@host:port",
+        )
+    if status == HTTPStatus.FORBIDDEN:
+        return UnavailableError(f"{subject}: the proxy {redact(proxy)} does not allow this")
+    return UnavailableError(f"{subject}: the proxy {redact(proxy)} answers {status}", temporary=status >= 500)
 
 
 def _next_url(url: str, location: str, *, plain_http: bool) -> str:
@@ -236,16 +310,21 @@ def _next_url(url: str, location: str, *, plain_http: bool) -> str:
 
 
 @contextmanager
-def _translated(subject: str) -> Iterator[None]:
+def _translated(subject: str, proxy: str | None = None) -> Iterator[None]:
     """Turn what aiohttp, ssl and the socket raise into our errors about ``subject``, a redacted URL."""
     try:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise _our_error(subject, error) from _without_request(error)
+        raise _our_error(subject, error, proxy) from _without_request(error)
 
 
-def _our_error(subject: str, error: Exception) -> SourceError:
+def _our_error(subject: str, error: Exception, proxy: str | None) -> SourceError:
     match error:
+        case aiohttp.ClientHttpProxyError() if proxy is not None:
+            return _refused_by_proxy(subject, proxy, error.status)
+        case aiohttp.ClientProxyConnectionError() if proxy is not None:
+            reason = error.os_error.strerror or "the host name cannot be resolved"
+            return UnavailableError(f"{subject}: cannot connect to proxy {redact(proxy)}: {reason}", temporary=True)
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "") or "not valid for this host"
             return UnavailableError(f"{subject}: the TLS certificate is refused: {reason}", _TLS_HINT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import ssl
 import subprocess
@@ -17,7 +18,7 @@ from tests.support.registry_faults import chunked, cut, header, redirect, slow_h
 from tests.support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from tests.support.registry_faults import Fault
@@ -204,6 +205,98 @@ async def test_https_is_not_left_for_http(
     assert not registry.requests
     async with client.request("GET", f"{secure.url}/v2/", verify_tls=False, plain_http=True) as response:
         assert (response.status, response.is_foreign) == (200, True)
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_a_body_is_sent_within_the_origin_only(
+    registry: RegistrySimulator, client: HttpClient, code: int
+) -> None:
+    registry.on("/token", redirect("/v2/there", code), method="POST")
+    async with client.request("POST", f"{registry.url}/token", body=b"refresh_token=secret") as response:
+        await response.read(1000, "it")
+    first, second = registry.requests
+    assert (first.method, first.body) == ("POST", b"refresh_token=secret")
+    assert first.headers["content-length"] == "20"
+    again = ("POST", b"refresh_token=secret") if code in (307, 308) else ("GET", b"")
+    assert (second.method, second.body) == again
+    async with RegistrySimulator() as elsewhere:
+        registry.on("/token", redirect(f"{elsewhere.url}/token", 307), method="POST")
+        with pytest.raises(UnavailableError, match="with secrets is redirected to"):
+            async with client.request("POST", f"{registry.url}/token", body=b"refresh_token=secret"):
+                pass
+        assert not elsewhere.requests
+
+
+async def test_private_headers_stay_at_home(registry: RegistrySimulator, client: HttpClient) -> None:
+    async with RegistrySimulator() as elsewhere:
+        registry.on("/one", redirect(f"{elsewhere.url}/v2/"))
+        async with client.request(
+            "GET", f"{registry.url}/v2/one", headers={"Accept": "x/y"}, private_headers={"X-Key": "secret"}
+        ) as response:
+            assert response.is_foreign
+        assert registry.requests[0].headers["x-key"] == "secret"
+        assert elsewhere.requests[0].headers["accept"] == "x/y"
+        assert "x-key" not in elsewhere.requests[0].headers
+
+
+async def serving(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> asyncio.Server:
+    """A server that answers by hand."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(writer)
+        except OSError:
+            pass  # the client left
+        finally:
+            writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+async def test_headers_without_an_end_are_left(client: HttpClient) -> None:
+    sent = 0
+
+    async def one_endless_line(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while sent < 64 << 20:
+            writer.write(bytes([120]) * 65536)
+            sent += 65536
+            await writer.drain()
+
+    async def endless_lines(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while sent < 64 << 20:
+            writer.write(b"".join(b"X-%d: y\r\n" % (sent + number) for number in range(5000)))
+            sent += 5000 * 10
+            await writer.drain()
+
+    for answer in (one_endless_line, endless_lines):
+        sent = 0
+        async with await serving(answer) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(UnavailableError, match="not HTTP"):
+                async with client.request("GET", f"http://127.0.0.1:{port}/"):
+                    pass
+        assert sent < 32 << 20
+
+
+async def test_headers_that_dribble_are_left_in_time() -> None:
+    async def dribble(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        for number in itertools.count():
+            writer.write(b"X-%d: y\r\n" % number)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with await serving(dribble) as server, HttpClient(HttpTimeouts(headers=0.3)) as client:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises((TemporaryError, UnavailableError)) as caught:
+            async with client.request("GET", f"http://127.0.0.1:{port}/"):
+                pass
+        assert caught.value.temporary
 
 
 async def test_it_is_used_inside_its_context() -> None:

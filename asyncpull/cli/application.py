@@ -30,6 +30,7 @@ _VERBS = {
     "containers": ("listing", "List containers."),
     "inspect": ("inspect", "Summarise an image, or show its exact documents."),
     "digest": ("inspect", "Print the digest that a reference has now."),
+    "tags": ("tags", "List the tags of a repository."),
     "create": ("containers", "Create a container: a writable layer on an image."),
     "mount": ("mounts", "Mount a container, or an image read-only; list what is mounted."),
     "unmount": ("mounts", "Count a mount down, and unmount at zero."),

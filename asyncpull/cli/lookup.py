@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncpull.cli.opening import locate, open_store, registry_access
-from asyncpull.errors import StoreCorruptError
+from asyncpull.errors import StoreCorruptError, UsageError
 from asyncpull.registry.client import RegistryClient
 from asyncpull.resolve import resolve_image, resolve_manifest
 from asyncpull.source.registry import RegistrySource
@@ -45,6 +45,18 @@ async def digest_of(reference: str, wanted: Platform | None, settings: Settings)
         if wanted is None:
             return str(await source.digest())
         return str((await resolve_manifest(source, parsed, wanted))[1].digest)
+
+
+async def tags_of(repository: str, settings: Settings) -> tuple[str, tuple[str, ...]]:
+    """The full name of ``repository``, and its tags as its registry lists them."""
+    located = locate(repository)
+    if located.is_in_store:
+        raise UsageError("tags are listed of a registry, not of the store", "asyncpull images lists the store")
+    if "@" in located.name or ":" in located.name.rpartition("/")[2]:
+        raise UsageError(f"{repository}: no tag or digest is wanted here, all tags of the repository are listed")
+    parsed = parse_reference(located.name)
+    async with RegistryClient(registry_access(settings)) as client:
+        return parsed.name, await client.tags(parsed)
 
 
 async def raw_manifest(reference: str, wanted: Platform | None, settings: Settings) -> bytes:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LONGEST_SECONDS = 600.0
 # What an endpoint may ask for itself by Retry-After; beyond that it is tried all the same.
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
-# So many blobs, or repositories, that endpoints do not give are kept in mind.
+# So many blobs that endpoints do not have are kept in mind.
 _REMEMBERED = 4096
 
 
@@ -162,8 +162,10 @@ class Health:
         for key in held_against:
             condition = self._conditions.pop(key, Condition())
             self._conditions[key] = condition.after_failure(trouble, now, retry_after)
-        if len(self._conditions) > _REMEMBERED:
-            del self._conditions[next(iter(self._conditions))]  # what failed least recently
+        if trouble is Trouble.MISSING and len(self._conditions) > _REMEMBERED:
+            # The blob that was missed least recently; of endpoints and repositories there are only so many.
+            forgotten = next((key for key in self._conditions if len(key) > len(repository)), None)
+            self._conditions.pop(forgotten or (), None)
 
 
 def _keys(endpoint: Endpoint, digest: Digest | None) -> list[tuple[str, ...]]:

@@ -59,7 +59,7 @@ def explanation(body: bytes) -> str:
     found = [_entry(item) for item in errors if isinstance(item, dict)] if isinstance(errors, list) else []
     if not found:
         found = [_text(document.get(key)) for key in ("error_description", "details", "message", "error")][:4]
-    return _printable("; ".join(dict.fromkeys(text for text in found if text)))
+    return printable("; ".join(dict.fromkeys(text for text in found if text)))
 
 
 def _entry(item: Mapping[str, object]) -> str:
@@ -71,7 +71,8 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """``text`` of somebody who is not trusted, on one line, without control characters, and not long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + "…"
 

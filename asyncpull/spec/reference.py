@@ -72,7 +72,7 @@ class Reference:
 
     def with_tag(self, tag: str) -> Reference:
         """The same repository under ``tag``. Raises InvalidReferenceError."""
-        if not _TAG.fullmatch(tag):
+        if not is_tag(tag):
             raise InvalidReferenceError(f"{tag!r} is not a tag")
         return replace(self, tag=tag, digest=None)
 
@@ -82,6 +82,11 @@ class Reference:
 
     def __str__(self) -> str:
         return self.name + self._suffix
+
+
+def is_tag(text: str) -> bool:
+    """Whether ``text`` could be a tag."""
+    return _TAG.fullmatch(text) is not None
 
 
 def parse_reference(text: str) -> Reference:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from asyncpull.errors import (
 from asyncpull.http import HttpTimeouts
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
+from asyncpull.registry.ratelimit import RateLimit
 from asyncpull.retry import RetryPolicy
 from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.spec.source import BlobResponse
-    from tests.support.registry_faults import Fault
+    from tests.support.registry_faults import Fault, Reply
 
 HASTY = RetryPolicy(attempts=3, first_seconds=0.0)
 RAW = b'{"schemaVersion":2}'
@@ -185,7 +187,19 @@ async def test_head_tells_a_digest_without_the_manifest(registry: RegistrySimula
     assert [request.method for request in registry.asked("/manifests/")] == ["HEAD"]
 
 
-@pytest.mark.parametrize("fault", [status(405), status(404), status(400), header("Docker-Content-Digest", None)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        status(405),
+        status(404),
+        status(400),
+        status(403),
+        header("Docker-Content-Digest", None),
+        header("Docker-Content-Digest", "sha256:short"),
+        header("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws"),
+        header("Content-Type", None),
+    ],
+)
 async def test_where_head_tells_nothing_get_does(
     registry: RegistrySimulator, client: RegistryClient, fault: Fault
 ) -> None:
@@ -531,6 +545,92 @@ async def test_a_length_that_is_too_small_is_an_error_of_one_kind_or_the_other(
     with pytest.raises((SizeMismatchError, UnavailableError)):
         async with RegistrySource(client, in_registry(registry)).open_blob(descriptor_of(data)):
             pass
+
+
+# Lists of tags
+
+
+async def test_tags_come_in_pages(registry: RegistrySimulator, client: RegistryClient) -> None:
+    names = [f"v{number}" for number in range(7)]
+    for name in names:
+        registry.add_manifest("a/b", name, name.encode(), OCI_MANIFEST)
+    registry.tags_per_page = 3
+    assert await client.tags(in_registry(registry)) == tuple(names)
+    assert [request.query for request in registry.asked("/tags/list")] == [
+        [("n", "1000")],
+        [("n", "3"), ("last", "v2")],
+        [("n", "3"), ("last", "v5")],
+    ]
+
+
+async def test_what_is_no_tag_is_not_listed(registry: RegistrySimulator, client: RegistryClient) -> None:
+    registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+    registry.on("/tags/", replaced(b'{"tags": ["a", "\\u001b[31m", "a", "b c", 7, "", "b"]}'))
+    assert await client.tags(in_registry(registry)) == ("a", "b")
+    registry.on("/tags/", replaced(b'{"name": "a/b", "tags": null}'))
+    assert await client.tags(in_registry(registry)) == ()
+
+
+@pytest.mark.parametrize(
+    ("faults", "kind", "said"),
+    [
+        ((status(404),), NotFoundError, "404"),
+        ((header("Link", '</v2/a/b/tags/list?again>; rel="next"'),), UnavailableError, "circle"),
+        ((header("Link", '<http://127.0.0.1:1/v2/x>; rel="next"'),), UnavailableError, "another origin"),
+        ((replaced(b"[]"),), DocumentError, "not an object"),
+        ((replaced(bytes((64 << 20) + 1)), chunked), DocumentTooLargeError, "the limit"),
+    ],
+)
+async def test_a_list_of_tags_may_be_wrong(
+    registry: RegistrySimulator, client: RegistryClient, faults: tuple[Fault, ...], kind: type[Exception], said: str
+) -> None:
+    registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+    registry.on("/tags/", *faults, times=None)
+    with pytest.raises(kind, match=said):
+        await client.tags(in_registry(registry))
+    assert len(registry.asked("/tags/")) <= 2
+
+
+async def test_a_list_of_tags_without_an_end_is_left(registry: RegistrySimulator, client: RegistryClient) -> None:
+    registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+    pages = itertools.count()
+
+    def endless(reply: Reply) -> None:
+        reply.headers["Link"] = f'<?page={next(pages)}>; rel="next"'
+
+    registry.on("/tags/", endless, times=None)
+    with pytest.raises(UnavailableError, match="more than 2000 pages"):
+        await client.tags(in_registry(registry))
+    assert len(registry.asked("/tags/")) == 2000
+
+
+# What is said beside the answers
+
+
+async def test_warnings_are_logged_once(
+    registry: RegistrySimulator, client: RegistryClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+    registry.on("/manifests/", header("Warning", '299 - "moves \x1b[1m soon"'), times=None)
+    for _ in range(3):
+        await RegistrySource(client, in_registry(registry)).manifest()
+    [record] = [record for record in caplog.records if "warns" in record.message]
+    assert (vars(record)["registry"], vars(record)["text"]) == (registry.address, "moves [1m soon")
+
+
+async def test_how_often_one_may_ask_is_remembered_and_its_end_told_once(
+    registry: RegistrySimulator, client: RegistryClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+    reference = in_registry(registry)
+    assert client.rate_limit(registry.address) is None
+    for remaining in (50, 5, 4, 0):
+        registry.on("/manifests/", header("RateLimit-Limit", "100;w=60"))
+        registry.on("/manifests/", header("RateLimit-Remaining", f"{remaining};w=60"))
+        await RegistrySource(client, reference).manifest()
+        assert client.rate_limit(registry.address) == RateLimit(remaining, 100, 60)
+    [record] = [record for record in caplog.records if "soon refuse" in record.message]
+    assert vars(record)["remaining"] == 5
 
 
 # How far it is trusted

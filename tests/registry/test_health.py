@@ -136,8 +136,10 @@ def test_memory_is_bounded() -> None:
     health.failed(ONE, Trouble.STALLED, None, 0.0)
     for number in range(5000):
         health.failed(TWO, Trouble.MISSING, Digest.of(b"%d" % number), 0.0)
-    assert health.usable(ONE, None, 0.0)
-    assert len(health._conditions) <= 4096
+    assert not health.usable(ONE, None, 0.0)
+    assert health.usable(TWO, Digest.of(b"0"), 0.0)
+    assert not health.usable(TWO, Digest.of(b"4999"), 0.0)
+    assert not health.usable(TWO, Digest.of(b"2000"), 0.0)
 
 
 @pytest.mark.parametrize(

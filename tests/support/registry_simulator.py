@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _PIECE = 64 << 10
 _HEAD_LIMIT = 64 << 10
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_TAGS = re.compile(r"/v2/(?P<repository>.+)/tags/list")
 _PATH = re.compile(r"/v2/(?P<repository>.+)/(?P<kind>manifests|blobs)/(?P<name>[^/]+)")
 
 
@@ -52,6 +53,7 @@ class Request:
     headers: dict[str, str]
     status: int = 0
     sent: int = 0
+    body: bytes = b""
 
     @property
     def path(self) -> str:
@@ -123,6 +125,7 @@ class RegistrySimulator:
         self.requests: list[Request] = []
         self.protection: Basic | Bearer | None = None
         self.tokens: set[str] = set()
+        self.tags_per_page = 100
         self.address = ""
         self._blobs: dict[str, bytes] = {}
         self._manifests: dict[tuple[str, str], tuple[bytes, str]] = {}
@@ -228,6 +231,7 @@ class RegistrySimulator:
         method, target, _ = head[0].split(" ")
         headers = dict(line.split(": ", 1) for line in head[1:] if line)
         request = Request(method, target, {name.lower(): value for name, value in headers.items()})
+        request.body = await reader.readexactly(int(request.headers.get("content-length", "0")))
         reply = self._reply(request)
         self.requests.append(request)
         for rule in [*self._rules]:
@@ -245,6 +249,8 @@ class RegistrySimulator:
             return refused
         if request.path == "/v2/":
             return Reply(200, {"Content-Type": "application/json"}, b"{}")
+        if (listed := _TAGS.fullmatch(request.path)) is not None:
+            return self._tags(request, listed["repository"])
         found = _PATH.fullmatch(request.path)
         if found is None:
             return _error(404, "NOT_FOUND", "no such page")
@@ -261,6 +267,22 @@ class RegistrySimulator:
         raw, media_type = manifest
         digest = "sha256:" + hashlib.sha256(raw).hexdigest()
         return Reply(200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, raw)
+
+    def _tags(self, request: Request, repository: str) -> Reply:
+        """A page of tags, with a relative link to the next one."""
+        tags = [name for at, name in self._manifests if at == repository and ":" not in name]
+        if not tags:
+            return _error(404, "NAME_UNKNOWN", "repository name not known to registry")
+        query = dict(request.query)
+        first = tags.index(query["last"]) + 1 if "last" in query else 0
+        size = min(int(query.get("n", "100")), self.tags_per_page)
+        page = tags[first : first + size]
+        reply = Reply(
+            200, {"Content-Type": "application/json"}, json.dumps({"name": repository, "tags": page}).encode()
+        )
+        if first + size < len(tags):
+            reply.headers["Link"] = f'<{request.path}?n={size}&last={page[-1]}>; rel="next"'
+        return reply
 
     def _refused(self, request: Request) -> Reply | None:
         shown = request.headers.get("authorization", "")

@@ -1,0 +1,31 @@
+"""``asyncpull tags``: the tags of a repository."""
+
+from __future__ import annotations
+
+import click
+
+from asyncpull.cli import exit_codes
+from asyncpull.cli.output import write_json, write_lines
+from asyncpull.cli.running import run
+from asyncpull.cli.settings import Session, global_options
+
+
+@click.command("tags")
+@click.argument("repository", metavar="REPO")
+@global_options
+@click.pass_obj
+def tags(session: Session, /, repository: str) -> int:
+    """List the tags of a repository, as its registry does: one per line."""
+    settings = session.settings
+
+    async def work() -> int:
+        from asyncpull.cli.lookup import tags_of
+
+        name, found = await tags_of(repository, settings)
+        if settings.json:
+            write_json({"repository": name, "tags": found})
+        else:
+            write_lines(found)
+        return exit_codes.DONE
+
+    return run(settings, work)

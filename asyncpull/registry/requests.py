@@ -1,0 +1,228 @@
+"""Requests to endpoints: by which scheme, with which authorization, and what the answers say beside what was asked.
+
+Per host it is remembered whether https or plain http is spoken there, per repository, what opened the door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from asyncpull.errors import AsyncpullError, AuthenticationError, SourceError, UnavailableError
+from asyncpull.http import origin
+from asyncpull.log import Log
+from asyncpull.registry.auth import TokenAnswer, authorize, parse_challenges
+from asyncpull.registry.notice import parse_notices
+from asyncpull.registry.ratelimit import RateLimit, parse_rate_limit
+from asyncpull.registry.refusal import ERROR_BODY_LIMIT, refusal
+from asyncpull.spec.manifest import TOKEN_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from asyncpull.http import HttpClient, HttpResponse
+    from asyncpull.registry.auth import Authorization, Challenge
+    from asyncpull.registry.credentials import Keyring
+    from asyncpull.registry.endpoint import Endpoint
+
+# A token is not used in its last seconds, in which it could expire on the way.
+_TOKEN_MARGIN_SECONDS = 10.0
+# So many notices are remembered, so as not to be logged twice.
+_NOTICES_REMEMBERED = 1000
+
+_log = Log(__name__)
+
+
+@dataclass(slots=True)
+class _Door:
+    """What opened one repository: the header to send, and until when (in seconds of the loop's clock)."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    authorization: str | None = field(default=None, repr=False)
+    expires: float | None = None
+
+    def key(self, now: float) -> str | None:
+        """The Authorization to send now."""
+        if self.expires is not None and now >= self.expires:
+            self.authorization = self.expires = None
+        return self.authorization
+
+    def unlock(self, found: Authorization, now: float) -> None:
+        """Remember what was obtained."""
+        self.authorization = found.value
+        self.expires = None if found.lifetime is None else now + found.lifetime - _TOKEN_MARGIN_SECONDS
+
+
+@dataclass(slots=True)
+class _Scheme:
+    """Whether https or http is spoken at one endpoint, once that is known."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    known: str | None = None
+
+
+class EndpointRequests:
+    """Makes requests through ``http``, each once, with the credentials of ``keyring``."""
+
+    def __init__(self, http: HttpClient, keyring: Keyring) -> None:
+        self._http, self._keyring = http, keyring
+        self._doors: dict[Endpoint, _Door] = {}
+        self._schemes: dict[tuple[str, str], _Scheme] = {}
+        self._notices: set[tuple[str, str]] = set()
+        self.rate_limits: dict[str, RateLimit] = {}
+        """The last word on how often each registry, by its domain, may be asked."""
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        endpoint: Endpoint,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        passed: frozenset[int] = frozenset(),
+        target: str | None = None,
+    ) -> AsyncIterator[HttpResponse]:
+        """Yield the answer to a request for ``path`` below the repository of ``endpoint``, authorized as it wants it.
+
+        ``target`` is asked for instead where the endpoint itself said what the path and query are. Only a status of
+        200 to 299, or one of ``passed``, is yielded; any other is raised as the error it means.
+        """
+        scheme = await self._scheme(endpoint)
+        url = f"{scheme}://{endpoint.host}{target or _target(endpoint, path)}"
+        door = self._doors.setdefault(endpoint, _Door())
+        loop = asyncio.get_running_loop()
+        for is_last in (False, True):
+            key = door.key(loop.time())
+            async with self._http.request(
+                method,
+                url,
+                headers=headers,
+                private_headers=dict(endpoint.headers),
+                authorization=key,
+                tls=endpoint.tls,
+                verify_tls=not endpoint.insecure,
+                plain_http=endpoint.insecure or scheme == "http",
+            ) as response:
+                self._hear(endpoint, response)
+                if response.status < 300 or response.status in passed:
+                    yield response
+                    return
+                body = await response.excerpt(ERROR_BODY_LIMIT)
+                challenges = parse_challenges(response.all("WWW-Authenticate"))
+            if response.status != 401 or response.is_foreign or is_last or not challenges:
+                raise _refusal(f"{path} of {endpoint.account}", endpoint, response, body)
+            await self._unlock(door, key, challenges, endpoint, scheme)
+
+    def _hear(self, endpoint: Endpoint, response: HttpResponse) -> None:
+        """Take note of what the endpoint says about itself."""
+        if response.is_foreign:
+            return
+        registry = endpoint.account.partition("/")[0]
+        for text in parse_notices(response.all("Warning")):
+            if (registry, text) not in self._notices and len(self._notices) < _NOTICES_REMEMBERED:
+                self._notices.add((registry, text))
+                _log.warning("the registry warns", registry=registry, text=text)
+        limit = parse_rate_limit(response.headers)
+        if limit is not None:
+            before = self.rate_limits.get(registry)
+            self.rate_limits[registry] = limit
+            if limit.is_scarce and (before is None or not before.is_scarce):
+                _log.warning(
+                    "the registry will soon refuse to be asked",
+                    registry=registry,
+                    remaining=limit.remaining,
+                    limit=limit.limit,
+                    window_seconds=limit.window_seconds,
+                )
+
+    async def _unlock(
+        self,
+        door: _Door,
+        tried: str | None,
+        challenges: tuple[Challenge, ...],
+        endpoint: Endpoint,
+        scheme: str,
+    ) -> None:
+        """Obtain an authorization, unless somebody else did since ``tried`` was sent."""
+        loop = asyncio.get_running_loop()
+        async with door.lock:
+            if door.key(loop.time()) != tried:
+                return
+            door.authorization = None
+            found = await self._keyring.lookup(endpoint.account)
+            credentials = None if found is None else found.credentials
+            plain_http = endpoint.insecure or scheme == "http"
+            dance = authorize(challenges, endpoint.repository, endpoint.host, credentials, plain_http=plain_http)
+            try:
+                request = next(dance)
+                while True:
+                    is_home = origin(request.url) == origin(f"{scheme}://{endpoint.host}")
+                    async with self._http.request(
+                        "GET",
+                        request.url,
+                        authorization=request.authorization,
+                        tls=endpoint.tls if is_home else endpoint.tls.without_clients(),
+                        verify_tls=not endpoint.insecure,
+                        plain_http=plain_http,
+                    ) as response:
+                        if response.status == 200:
+                            body = await response.read(TOKEN_LIMIT, f"token for {endpoint.account}")
+                        else:
+                            body = await response.excerpt(ERROR_BODY_LIMIT)
+                    request = dance.send(TokenAnswer(response.status, response.headers, body, datetime.now(UTC)))
+            except StopIteration as end:
+                door.unlock(end.value, loop.time())
+
+    async def _scheme(self, endpoint: Endpoint) -> str:
+        """The scheme to speak: of several, the first by which anything answers there."""
+        if len(endpoint.schemes) == 1:
+            return endpoint.schemes[0]
+        entry = self._schemes.setdefault(host_of(endpoint), _Scheme())
+        async with entry.lock:
+            if entry.known is None:
+                entry.known = await self._probe(endpoint)  # whoever asks tries again
+        return entry.known
+
+    async def _probe(self, endpoint: Endpoint) -> str:
+        failures: list[SourceError] = []
+        for scheme in endpoint.schemes:
+            try:
+                async with self._http.request(
+                    "GET",
+                    f"{scheme}://{endpoint.host}{endpoint.prefix}/",
+                    private_headers=dict(endpoint.headers),
+                    tls=endpoint.tls,
+                    verify_tls=not endpoint.insecure,
+                ):
+                    return scheme
+            except SourceError as error:
+                failures.append(error)
+        if any(failure.temporary for failure in failures):
+            failures.sort(key=lambda failure: failure.temporary)
+        raise failures[-1]
+
+
+def host_of(endpoint: Endpoint) -> tuple[str, str]:
+    """What endpoints of several repositories have in common."""
+    return endpoint.host, endpoint.prefix
+
+
+def _target(endpoint: Endpoint, path: str) -> str:
+    """The path and query of ``path`` below the repository of ``endpoint``."""
+    target = f"{endpoint.prefix}/{endpoint.repository}/{path}"
+    if endpoint.namespace is None:
+        return target
+    return f"{target}{'&' if '?' in path else '?'}ns={quote(endpoint.namespace, safe='')}"
+
+
+def _refusal(what: str, endpoint: Endpoint, response: HttpResponse, body: bytes) -> AsyncpullError:
+    error = refusal(what, endpoint.host, response.status, response.headers, body, datetime.now(UTC))
+    if response.is_foreign and isinstance(error, AuthenticationError):
+        # A signed URL that expired on the way; the registry will sign another.
+        return UnavailableError(f"{what}: {response.url} answers {response.status}", temporary=True)
+    return error
