@@ -1,35 +1,38 @@
-"""Which endpoint the requests for a repository go to, and how far it is trusted.
+"""Which endpoints the requests for a repository go to, in which order, and how far each is trusted.
 
-Files are not read here: whoever reads ``registries.conf`` hands over values. An endpoint is tried by https. One that
-is marked insecure is asked without verifying its certificate, and by plain http where https is not spoken at all, which
-is what containers/image does; so are all endpoints where ``tls_verify`` is False, and none where it is True.
+``Registries`` is everything that the configuration says, read once (``load_registries``) and never changed; what it
+answers is computed without touching a file again.
+
+An endpoint is tried by https. One that is marked insecure is asked without verifying its certificate, and by plain http
+where https is not spoken at all, which is what containers/image does; so are all endpoints where ``tls_verify`` is
+False, and none where it is True.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from asyncpull.errors import ConfigurationError, PolicyError
+from asyncpull.registry.endpoint import Endpoint
+from asyncpull.registry.registriesconf import AUTH_FILES, Location, RegistriesConf
+from asyncpull.registry.shortnames import Candidates, ShortNameMode, candidates
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from asyncpull.registry.registriesconf import RegistryRule
     from asyncpull.spec.reference import Reference
 
 # Where the registry of a domain really lives, if not at the domain.
 _HOSTS = {"docker.io": "registry-1.docker.io"}
 
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where requests go: ``host`` is ``name[:port]`` as in a URL."""
-
-    host: str
-    insecure: bool = False
-
-    @property
-    def schemes(self) -> tuple[str, ...]:
-        """The schemes to try, in order."""
-        return ("https", "http") if self.insecure else ("https",)
+_SYSTEM = Path("/etc/containers")
+_VENDOR = Path("/usr/share/containers")
+_FILE_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,135 @@ class RegistryAccess:
     hosts_dir: Path | None = None
 
     def endpoint(self, reference: Reference) -> Endpoint:
-        """Where the requests for ``reference`` go."""
-        insecure = reference.domain in self.insecure if self.tls_verify is None else not self.tls_verify
-        return Endpoint(_HOSTS.get(reference.domain, reference.domain), insecure)
+        """Where the requests for ``reference`` go, if no file says anything."""
+        return Registries(self).endpoints(reference)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Registries:
+    """What the caller and all files say about registries; ``files`` are those that were read, in their order."""
+
+    access: RegistryAccess = field(default_factory=RegistryAccess)
+    conf: RegistriesConf = field(default_factory=RegistriesConf)
+    files: tuple[Path, ...] = ()
+
+    @property
+    def credential_helpers(self) -> tuple[str, ...]:
+        """Where credentials are looked for: names of helpers, and ``containers-auth.json`` for the files."""
+        return self.conf.credential_helpers or (AUTH_FILES,)
+
+    def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
+        """Where the requests for ``reference`` go, in the order to be tried.
+
+        Raises PolicyError if the registry is blocked, ConfigurationError where the files make no name of it.
+        """
+        rule = self.conf.rule_for(reference.name)
+        if rule is not None and rule.blocked:
+            raise _blocked(reference, (rule,))
+        locations = (Location(reference, False, is_mirror=False),) if rule is None else rule.locations(reference)
+        # A mirror, or the place that a registry really is at, may be blocked by a table of its own.
+        rules = [self.conf.rule_for(location.repository.name) for location in locations]
+        blocking = tuple(each for each in rules if each is not None and each.blocked)
+        if len(blocking) == len(locations):
+            raise _blocked(reference, blocking)
+        return tuple(
+            self._endpoint(reference, location)
+            for location, each in zip(locations, rules, strict=True)
+            if each is None or not each.blocked
+        )
+
+    def candidates(self, text: str) -> Candidates:
+        """What ``text``, a reference or a short name, may mean. Raises InvalidReferenceError."""
+        mode = self.conf.short_name_mode or ShortNameMode.PERMISSIVE
+        return candidates(text, self.conf.aliases, self.conf.search, mode, self.conf.search_path)
+
+    def _endpoint(self, reference: Reference, location: Location) -> Endpoint:
+        repository = location.repository
+        is_elsewhere = location.is_mirror and repository.domain != reference.domain
+        return Endpoint(
+            host=_HOSTS.get(repository.domain, repository.domain),
+            repository=repository.path,
+            account=repository.name,
+            is_mirror=location.is_mirror,
+            insecure=self._is_insecure(repository.domain, said=location.insecure),
+            namespace=reference.domain if is_elsewhere and repository.path == reference.path else None,
+        )
+
+    def _is_insecure(self, domain: str, *, said: bool) -> bool:
+        if self.access.tls_verify is not None:
+            return not self.access.tls_verify
+        return said or domain in self.access.insecure
+
+
+async def load_registries(access: RegistryAccess, environ: Mapping[str, str], uid: int) -> Registries:
+    """Read everything that ``access`` names, or what is in the usual places of the user ``uid``.
+
+    ``registries.conf`` is, in this order: ``access``'s, that of CONTAINERS_REGISTRIES_CONF or REGISTRIES_CONFIG_PATH,
+    the user's, ``/etc/containers/registries.conf``, and what the distribution left in ``/usr/share/containers``. Files
+    in ``registries.conf.d`` of the system and then of the user are merged into it, by their names; only the user's,
+    where ``registries.conf`` is the user's too. Raises ConfigurationError that names file and key.
+    """
+    return await asyncio.to_thread(_load, access, environ, uid)
+
+
+def _load(access: RegistryAccess, environ: Mapping[str, str], uid: int) -> Registries:
+    main, directories = _registries_conf_paths(access, environ)
+    conf = RegistriesConf()
+    files: list[Path] = []
+    drop_ins = (path for directory in directories for path in _drop_ins(directory))
+    for path, is_drop_in in ((main, False), *((path, True) for path in drop_ins)):
+        raw = None if path is None else _read(path)
+        if path is not None and raw is not None:
+            conf = conf.updated(RegistriesConf.from_bytes(path, raw, is_drop_in=is_drop_in))
+            files.append(path)
+        elif path is not None and not is_drop_in:
+            raise ConfigurationError(f"{path}: no such file with registries")
+    return Registries(access=access, conf=conf, files=tuple(files))
+
+
+def _registries_conf_paths(access: RegistryAccess, environ: Mapping[str, str]) -> tuple[Path | None, Sequence[Path]]:
+    """The one file, None if there is none, and the directories of drop-ins, in order."""
+    variable = environ.get("CONTAINERS_REGISTRIES_CONF", environ.get("REGISTRIES_CONFIG_PATH"))
+    user = configuration_home(environ)
+    said = access.registries_conf or (Path(variable) if variable else None)
+    main, directories = said, [_SYSTEM / "registries.conf.d"]
+    if said is None:
+        usual = (*(() if user is None else (user,)), _SYSTEM, _VENDOR)
+        main = next((home / "registries.conf" for home in usual if os.path.exists(home / "registries.conf")), None)
+        if user is not None and main == user / "registries.conf":
+            directories = []
+    if user is not None:
+        directories.append(user / "registries.conf.d")
+    return main, directories if access.registries_conf_dir is None else [access.registries_conf_dir]
+
+
+def configuration_home(environ: Mapping[str, str]) -> Path | None:
+    """The user's directory for what ``/etc/containers`` holds for the system; None for who has no home."""
+    if environ.get("XDG_CONFIG_HOME"):
+        return Path(environ["XDG_CONFIG_HOME"]) / "containers"
+    return Path(environ["HOME"]) / ".config/containers" if environ.get("HOME") else None
+
+
+def _drop_ins(directory: Path) -> Iterator[Path]:
+    try:
+        names = sorted(path for path in directory.iterdir() if path.name.endswith(".conf") and not path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return iter(())
+    except OSError as error:
+        raise ConfigurationError(f"{directory}: cannot be read: {error.strerror}") from error
+    return iter(names)
+
+
+def _read(path: Path) -> bytes | None:
+    """The content of ``path``, None if there is no such file. Raises ConfigurationError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_FILE_LIMIT)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _blocked(reference: Reference, rules: Sequence[RegistryRule]) -> PolicyError:
+    return PolicyError(str(reference), tuple(f"registry {rule.prefix} is blocked by {rule.path}" for rule in rules))

@@ -116,11 +116,16 @@ def parse_reference(text: str) -> Reference:
     return Reference(domain, path, tag or None, digest)
 
 
+def has_domain(text: str) -> bool:
+    """Whether ``text`` says which registry it means; a short name does not."""
+    first, slash, _rest = text.partition("/")
+    return bool(slash) and (first == "localhost" or any(c in first for c in ".:") or first != first.lower())
+
+
 def _split_domain(name: str) -> tuple[str, str]:
-    first, slash, rest = name.partition("/")
-    is_domain = first == "localhost" or any(c in first for c in ".:") or first != first.lower()
-    if not slash or not is_domain:
+    if not has_domain(name):
         return DEFAULT_DOMAIN, name
+    first, _slash, rest = name.partition("/")
     return (DEFAULT_DOMAIN if first == _LEGACY_DOMAIN else first), rest
 
 
