@@ -5,28 +5,34 @@
     we ask            401, WWW-Authenticate: Bearer realm="…",service="…",scope="…"   or   Basic realm="…"
     Basic             the user name and password go to the registry itself
     Bearer            GET realm?service=…&scope=… (with user name and password, if there are any)
-                      200 {"token" or "access_token": "…", "expires_in": 300}
+                      or, with an identity token, POST realm, grant_type=refresh_token&refresh_token=…
+                      200 {"token" or "access_token": "…", "expires_in": 300, "issued_at": "…"}
+    we ask again      401 or 403, WWW-Authenticate: Bearer error="insufficient_scope",scope="…"
+                      a token for what was asked before and for that
 
 ``authorize`` is a generator: it yields a TokenRequest and is sent a TokenAnswer, and returns an Authorization. It does
-no input or output, so whoever drives it decides how a request is made. What it refuses: a realm that is no http or
-https URL, and a realm on plain http named by a registry on https, for the token would go where everybody can read it.
-A challenge may ask for scopes of its own; of those only pulling from repositories is passed on.
+no input or output, so whoever drives it decides how a request is made. Which token server may be told a password is
+decided in ``realm``. A challenge may ask for scopes of its own; of those only doing what we do anyway to other
+repositories is passed on. A server of tokens that knows no POST gets an identity token as a password, as containerd
+does it.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from asyncpull.errors import AuthenticationError, DocumentError
+from asyncpull.registry.realm import Realm, parse_realm
 from asyncpull.registry.refusal import refusal
 from asyncpull.spec.fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
-    from datetime import datetime
 
     from asyncpull.registry.credentials import Credentials
 
@@ -37,7 +43,10 @@ _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _SCHEME = re.compile(rf"[\s,]*({_TOKEN})(?:[ \t]+|$|(?=,))")
 _PARAMETER = re.compile(rf'[\s,]*({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
 _TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*[ \t]*(?=,|$)")
-_REPOSITORY_SCOPE = re.compile(r"repository:([^ :]+(?::[0-9]+/[^ :]+)?):([^ ]+)")
+_SCOPE = re.compile(r"([a-z0-9]+(?:\([a-z0-9]+\))?):([^ ]+):([^ :]+)")
+_CLIENT_ID = "asyncpull"
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+_NO_POST = frozenset({404, 405})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +58,34 @@ class Challenge:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """What a token is to allow: ``actions`` on the ``name`` of a ``kind``, ``repository`` nearly always."""
+
+    kind: str
+    name: str
+    actions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}:{','.join(self.actions)}"
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A GET to make; ``authorization`` is only for the origin of ``url``."""
+    """A GET to make, or a POST of ``form``; ``authorization`` and ``form`` are only for the origin of ``url``."""
 
     url: str
     authorization: str | None = field(default=None, repr=False)
+    form: bytes | None = field(default=None, repr=False)
+
+    @property
+    def method(self) -> str:
+        """The method of the request."""
+        return "GET" if self.form is None else "POST"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What else to send."""
+        return {} if self.form is None else _FORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,72 +129,135 @@ def parse_challenges(values: Sequence[str]) -> tuple[Challenge, ...]:
     return tuple(challenges)
 
 
+def parse_scopes(text: str) -> tuple[Scope, ...]:
+    """Parse what a challenge asks for; a name may have a port in it. What makes no sense is left out."""
+    found = (_SCOPE.fullmatch(word) for word in text.split())
+    return tuple(Scope(each[1], each[2], tuple(each[3].split(","))) for each in found if each is not None)
+
+
+def asked_scopes(challenges: Sequence[Challenge], ours: Sequence[Scope]) -> tuple[Scope, ...]:
+    """``ours``, and of what the challenge asks for the same actions on other repositories."""
+    found = {(scope.kind, scope.name): scope for scope in ours}
+    actions = {action for scope in ours for action in scope.actions}
+    challenge = _bearer(challenges)
+    for asked in parse_scopes(challenge.parameters.get("scope", "")) if challenge is not None else ():
+        allowed = tuple(sorted(actions.intersection(asked.actions)))
+        if asked.kind == "repository" and allowed:
+            found.setdefault((asked.kind, asked.name), replace(asked, actions=allowed))
+    return tuple(found.values())
+
+
+def is_insufficient(status: int, challenges: Sequence[Challenge]) -> bool:
+    """Whether a token was sent that is good, but not for this."""
+    challenge = _bearer(challenges)
+    return status in (401, 403) and challenge is not None and challenge.parameters.get("error") == "insufficient_scope"
+
+
+def realm_of(challenges: Sequence[Challenge], host: str, *, plain_http: bool) -> Realm | None:
+    """The token server that the registry ``host`` names, None where it wants no token. Raises AuthenticationError."""
+    challenge = _bearer(challenges)
+    return None if challenge is None else parse_realm(challenge.parameters["realm"], host, plain_http=plain_http)
+
+
 def authorize(
     challenges: Sequence[Challenge],
-    repository: str,
+    scopes: Sequence[Scope],
     host: str,
     credentials: Credentials | None,
     *,
     plain_http: bool,
+    withheld: str | None = None,
 ) -> Generator[TokenRequest, TokenAnswer, Authorization]:
-    """Obtain the right to pull from ``repository`` at ``host``, which answered 401 with ``challenges``.
+    """Obtain the right to ``scopes`` at ``host``, which answered 401 with ``challenges``.
 
-    ``plain_http`` says that the registry may be spoken to in the clear, and so may its token server. Raises
-    AuthenticationError, UnavailableError, TemporaryError and DocumentError.
+    ``plain_http`` says that the registry may be spoken to in the clear, and so may its token server. ``credentials``
+    are sent to that server; where there are some that are not, ``withheld`` says why. Raises AuthenticationError,
+    UnavailableError, TemporaryError and DocumentError.
     """
-    bearer = next((item for item in challenges if item.scheme == "bearer" and item.parameters.get("realm")), None)
-    if bearer is None:
-        if not any(item.scheme == "basic" for item in challenges):
-            raise AuthenticationError(f"{host} refuses access and offers neither Bearer nor Basic authentication")
-        if credentials is None:
-            raise AuthenticationError(f"{host} asks for a user name and a password", f"log in to {host} first")
-        return Authorization(credentials.basic())
-    answer = yield TokenRequest(
-        _token_url(bearer, repository, host, credentials, plain_http=plain_http),
-        credentials.basic() if credentials is not None else None,
-    )
-    realm_host = urlsplit(bearer.parameters["realm"]).hostname or ""
+    challenge = _bearer(challenges)
+    if challenge is None:
+        return _basic(challenges, host, credentials)
+    realm = parse_realm(challenge.parameters["realm"], host, plain_http=plain_http)
+    what = f"a token for {scopes[0].name if scopes else host}"
+    service = challenge.parameters.get("service", "")
+    answer = None
+    if credentials is not None and credentials.identity_token is not None:
+        answer = yield _refresh(realm, service, scopes, credentials.identity_token)
+        if answer.status in _NO_POST:
+            answer = None
+    if answer is None:
+        answer = yield _get(realm, service, scopes, credentials)
     if answer.status != 200:
-        raise refusal(f"a token for {repository}", realm_host, answer.status, answer.headers, answer.body, answer.now)
-    return _token(realm_host, answer.body)
+        error = refusal(what, realm.host, answer.status, answer.headers, answer.body, answer.now)
+        if withheld is not None and isinstance(error, AuthenticationError):
+            raise AuthenticationError(error.message, withheld)
+        raise error
+    return _token(realm.host, answer)
 
 
-def _token_url(
-    challenge: Challenge, repository: str, host: str, credentials: Credentials | None, *, plain_http: bool
-) -> str:
-    realm = challenge.parameters["realm"]
-    try:
-        parts = urlsplit(realm)
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError:
-        parts, port_is_fine = urlsplit(""), False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
-        raise AuthenticationError(f"{host} names a token server that is no http or https URL")
-    if parts.scheme == "http" and not plain_http:
-        raise AuthenticationError(f"{host} names a token server on plain http, {parts.hostname}, which is refused")
-    query = [("scope", scope) for scope in _scopes(challenge.parameters.get("scope", ""), repository)]
-    if challenge.parameters.get("service"):
-        query.insert(0, ("service", challenge.parameters["service"]))
+def _bearer(challenges: Sequence[Challenge]) -> Challenge | None:
+    return next((item for item in challenges if item.scheme == "bearer" and item.parameters.get("realm")), None)
+
+
+def _basic(challenges: Sequence[Challenge], host: str, credentials: Credentials | None) -> Authorization:
+    if not any(item.scheme == "basic" for item in challenges):
+        raise AuthenticationError(f"{host} refuses access and offers neither Bearer nor Basic authentication")
+    if credentials is None:
+        raise AuthenticationError(f"{host} asks for a user name and a password", f"log in to {host} first")
+    if credentials.identity_token is not None and not credentials.password:
+        raise AuthenticationError(
+            f"{host} asks for a user name and a password, and there is an identity token only",
+            f"log in to {host} with a password",
+        )
+    return Authorization(credentials.basic())
+
+
+def _refresh(realm: Realm, service: str, scopes: Sequence[Scope], identity_token: str) -> TokenRequest:
+    form = {
+        "grant_type": "refresh_token",
+        "service": service,
+        "client_id": _CLIENT_ID,
+        "scope": " ".join(map(str, scopes)),
+        "refresh_token": identity_token,
+    }
+    return TokenRequest(realm.url, form=urlencode({key: value for key, value in form.items() if value}).encode())
+
+
+def _get(realm: Realm, service: str, scopes: Sequence[Scope], credentials: Credentials | None) -> TokenRequest:
+    query = [("account", credentials.username)] if credentials is not None and credentials.username else []
+    if service:
+        query.append(("service", service))
+    query += [("scope", str(scope)) for scope in scopes]
+    joint = "" if not query else "&" if "?" in realm.url else "?"
+    authorization = None
     if credentials is not None:
-        query.insert(0, ("account", credentials.username))
-    joint = "&" if parts.query else "?"
-    return f"{realm.partition('#')[0]}{joint}{urlencode(query)}"
+        password = credentials.password or credentials.identity_token or ""
+        authorization = replace(credentials, password=password).basic()
+    return TokenRequest(f"{realm.url}{joint}{urlencode(query)}", authorization)
 
 
-def _scopes(asked: str, repository: str) -> tuple[str, ...]:
-    """Our own scope, and pulling from what else the challenge asks for."""
-    wanted = {f"repository:{repository}:pull": None}
-    for path, actions in _REPOSITORY_SCOPE.findall(asked):
-        if "pull" in actions.split(","):
-            wanted[f"repository:{path}:pull"] = None
-    return tuple(wanted)
-
-
-def _token(realm_host: str, body: bytes) -> Authorization:
+def _token(realm_host: str, answer: TokenAnswer) -> Authorization:
     what = f"the token from {realm_host}"
-    document = Fields.from_bytes(body, what)
+    document = Fields.from_bytes(answer.body, what)
     token = document.get("token", str, "") or document.get("access_token", str, "")
     if not token or not token.isascii() or not token.isprintable():
         raise DocumentError(f"{what} is empty or not printable")
-    lifetime = document.get("expires_in", int, 0)
-    return Authorization(f"Bearer {token}", max(float(lifetime), DEFAULT_LIFETIME_SECONDS))
+    lifetime = max(float(document.get("expires_in", int, 0)), DEFAULT_LIFETIME_SECONDS)
+    age = _age(document.get("issued_at", str, ""), answer)
+    # A token that was never any good tells of clocks that differ; it is tried.
+    return Authorization(f"Bearer {token}", lifetime - age if age < lifetime else lifetime)
+
+
+def _age(issued_at: str, answer: TokenAnswer) -> float:
+    """The seconds since a token was issued, by the server's clock where it tells the time, else by ours."""
+    try:
+        issued = datetime.fromisoformat(issued_at)
+        date = answer.headers.get("Date")
+        now = parsedate_to_datetime(date) if date is not None else answer.now
+    except ValueError:
+        return 0.0
+    return max(0.0, (_with_zone(now) - _with_zone(issued)).total_seconds())
+
+
+def _with_zone(time: datetime) -> datetime:
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -122,6 +122,10 @@ class AuthFile:
         wanted = _canonical_host(registry)
         return next((key for key in self.entries if self._host_of(key) == wanted), None)
 
+    def source(self, key: str) -> str:
+        """Where the entry of ``key`` is, for people."""
+        return f'{self.path}: {"" if self.is_legacy else "auths"}["{key}"]'
+
     def _host_of(self, key: str) -> str:
         """The registry that a key of the API address form, or a bare one, is about; a namespaced key is about none."""
         stripped = key.removeprefix("http://").removeprefix("https://")
@@ -134,19 +138,23 @@ class AuthFile:
 class Keyring:
     """Everything that may have credentials, in order; files are read when they are looked into.
 
-    ``helpers`` are those of ``registries.conf``; ``must_exist`` makes a missing file an error.
+    ``helpers`` are those of ``registries.conf``; ``must_exist`` makes a missing file an error. ``given`` are used for
+    everything, and nothing else is looked at.
     """
 
     paths: tuple[AuthPath, ...] = ()
     helpers: tuple[str, ...] = (AUTH_FILES,)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     must_exist: bool = False
+    given: Credentials | None = None
 
     async def lookup(self, account: str) -> Found | None:
         """The credentials for ``account``: a registry, or ``registry/path`` of a repository or namespace.
 
         Raises ConfigurationError for a file that cannot be used, and what the helpers raise if nobody else has any.
         """
+        if self.given is not None:
+            return Found(self.given, "given")
         failures: list[AsyncpullError] = []
         for helper in self.helpers or (AUTH_FILES,):
             try:
@@ -165,6 +173,16 @@ class Keyring:
             raise failures[0]
         return None
 
+    async def entry(self, key: str) -> Found | None:
+        """What the files have under exactly this key; no program is asked. Raises ConfigurationError."""
+        if self.given is not None or AUTH_FILES not in (self.helpers or (AUTH_FILES,)):
+            return None
+        for place in self.paths:
+            file = await read_auth_file(place, must_exist=self.must_exist)
+            if file is not None and (credentials := file.entries.get(key)) is not None:
+                return Found(credentials, file.source(key))
+        return None
+
     async def _in_files(self, account: str) -> Found | None:
         for place in self.paths:
             file = await read_auth_file(place, must_exist=self.must_exist)
@@ -178,8 +196,7 @@ class Keyring:
             return await self._ask(file.helpers[registry], registry, f"credHelpers of {file.path}")
         key = file.key_for(account)
         if key is not None and (credentials := file.entries[key]) is not None:
-            where = "" if file.is_legacy else "auths"
-            return Found(credentials, f'{file.path}: {where}["{key}"]')
+            return Found(credentials, file.source(key))
         if file.store is None:
             return None
         server = DOCKER_SERVER if registry in _DOCKER_HOSTS else registry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -11,11 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncpull.errors import AuthenticationError, DocumentError, TemporaryError, UnavailableError
-from asyncpull.registry.auth import Authorization, Challenge, TokenAnswer, TokenRequest, authorize, parse_challenges
+from asyncpull.registry.auth import (
+    Authorization,
+    Challenge,
+    Scope,
+    TokenAnswer,
+    TokenRequest,
+    asked_scopes,
+    authorize,
+    is_insufficient,
+    parse_challenges,
+    parse_scopes,
+)
 from asyncpull.registry.credentials import Credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 ME = Credentials("me", "secret")
+TOKEN_BEARER = Credentials("", "", "sesame")
+PULL = Scope("repository", "a/b", ("pull",))
 
 
 @pytest.mark.parametrize(
@@ -54,27 +71,36 @@ def test_nonsense_is_parsed_to_something(values: list[str]) -> None:
         assert challenge.scheme == challenge.scheme.lower() != ""
 
 
-def answer(body: object, status: int = 200) -> TokenAnswer:
-    return TokenAnswer(status, {}, json.dumps(body).encode(), NOW)
+def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> TokenAnswer:
+    return TokenAnswer(status, headers or {}, json.dumps(body).encode(), NOW)
 
 
 def dance(
     challenge: str,
-    reply: TokenAnswer | None = None,
+    *replies: TokenAnswer,
     credentials: Credentials | None = None,
-    *,
+    scopes: tuple[Scope, ...] = (PULL,),
     plain_http: bool = False,
+    withheld: str | None = None,
 ) -> tuple[list[TokenRequest], Authorization]:
     """Have the whole conversation; return the requests and the result."""
-    conversation = authorize(parse_challenges([challenge]), "a/b", "example.org", credentials, plain_http=plain_http)
+    conversation = authorize(
+        parse_challenges([challenge]), scopes, "example.org", credentials, plain_http=plain_http, withheld=withheld
+    )
     requests: list[TokenRequest] = []
+    answers = iter(replies or [answer({"token": "t"})])
     try:
         requests.append(next(conversation))
         while True:
-            requests.append(conversation.send(reply or answer({"token": "t"})))
+            requests.append(conversation.send(next(answers)))
     except StopIteration as end:
         result: Authorization = end.value
         return requests, result
+
+
+def form(request: TokenRequest) -> dict[str, list[str]]:
+    assert request.form is not None
+    return parse_qs(request.form.decode())
 
 
 def test_basic_goes_without_a_request() -> None:
@@ -87,6 +113,11 @@ def test_where_nothing_can_be_done(challenge: str) -> None:
         dance(challenge)
 
 
+def test_an_identity_token_is_no_password_for_basic() -> None:
+    with pytest.raises(AuthenticationError, match="an identity token only"):
+        dance('Basic realm="x"', credentials=TOKEN_BEARER)
+
+
 def test_bearer_asks_for_a_token() -> None:
     [request], result = dance('Bearer realm="https://auth.example.org/t?x=1#y",service="s p"', credentials=ME)
     parts = urlsplit(request.url)
@@ -97,10 +128,75 @@ def test_bearer_asks_for_a_token() -> None:
         "service": ["s p"],
         "scope": ["repository:a/b:pull"],
     }
-    assert request.authorization == ME.basic()
+    assert (request.method, request.authorization, request.form) == ("GET", ME.basic(), None)
     assert result == Authorization("Bearer t", 60.0)
     assert "secret" not in repr(request) + repr(result)
     assert "Bearer t" not in repr(result)
+
+
+def test_several_scopes_are_several_parameters_or_words() -> None:
+    scopes = (PULL, Scope("repository", "c", ("pull", "push")))
+    [request], _ = dance('Bearer realm="https://h/t"', scopes=scopes)
+    assert parse_qs(urlsplit(request.url).query) == {"scope": ["repository:a/b:pull", "repository:c:pull,push"]}
+    [request], _ = dance('Bearer realm="https://h/t"', scopes=scopes, credentials=TOKEN_BEARER)
+    assert form(request)["scope"] == ["repository:a/b:pull repository:c:pull,push"]
+    [request], _ = dance('Bearer realm="https://h/t"', scopes=())
+    assert request.url == "https://h/t"
+
+
+def test_an_identity_token_is_posted() -> None:
+    reply = answer({"access_token": "t", "expires_in": 900, "refresh_token": "another"})
+    [request], result = dance('Bearer realm="https://h/t?x=1",service="s p"', reply, credentials=TOKEN_BEARER)
+    assert (request.method, request.url, request.authorization) == ("POST", "https://h/t?x=1", None)
+    assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert form(request) == {
+        "grant_type": ["refresh_token"],
+        "refresh_token": ["sesame"],
+        "service": ["s p"],
+        "client_id": ["asyncpull"],
+        "scope": ["repository:a/b:pull"],
+    }
+    assert result == Authorization("Bearer t", 900.0)
+    assert "sesame" not in repr(request)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "sent"),
+    [
+        (TOKEN_BEARER, Credentials("", "sesame")),
+        (Credentials("me", "", "sesame"), Credentials("me", "sesame")),
+        (Credentials("me", "secret", "sesame"), Credentials("me", "secret")),
+    ],
+)
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_server_that_knows_no_post_is_asked_by_get(status: int, credentials: Credentials, sent: Credentials) -> None:
+    post, get = dance(
+        'Bearer realm="https://h/t"', answer({}, status), answer({"token": "t"}), credentials=credentials
+    )[0]
+    assert (post.method, post.authorization, get.method) == ("POST", None, "GET")
+    assert get.authorization == sent.basic()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("repository:a/b:pull", [PULL]),
+        (
+            "repository:a/b:pull,push registry:catalog:*",
+            [("repository", "a/b", "pull,push"), ("registry", "catalog", "*")],
+        ),
+        ("repository:host:5000/a/b:pull", [("repository", "host:5000/a/b", "pull")]),
+        ("repository(plugin):a/b:pull", [("repository(plugin)", "a/b", "pull")]),
+        ("repository:a/b pull ::: repository::pull", []),
+    ],
+)
+def test_scopes(text: str, expected: list[Scope | tuple[str, str, str]]) -> None:
+    wanted = [
+        each if isinstance(each, Scope) else Scope(each[0], each[1], tuple(each[2].split(","))) for each in expected
+    ]
+    assert list(parse_scopes(text)) == wanted
+    assert parse_scopes(" ".join(map(str, wanted))) == tuple(wanted)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +211,25 @@ def test_bearer_asks_for_a_token() -> None:
         ("repository:a/b:*", ["repository:a/b:pull"]),
     ],
 )
-def test_only_pulling_is_asked_for(asked: str, scopes: list[str]) -> None:
-    [request], _ = dance(f'Bearer realm="https://h/t",scope="{asked}"')
-    assert parse_qs(urlsplit(request.url).query)["scope"] == scopes
+def test_only_what_we_do_anyway_is_asked_for(asked: str, scopes: list[str]) -> None:
+    challenges = parse_challenges([f'Bearer realm="https://h/t",scope="{asked}"'])
+    assert [*map(str, asked_scopes(challenges, (PULL,)))] == scopes
+    assert asked_scopes(challenges, ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("status", "challenge", "expected"),
+    [
+        (401, 'Bearer realm="https://h/t",error="insufficient_scope"', True),
+        (403, 'Bearer realm="https://h/t",error="insufficient_scope"', True),
+        (404, 'Bearer realm="https://h/t",error="insufficient_scope"', False),
+        (401, 'Bearer realm="https://h/t",error="invalid_token"', False),
+        (401, 'Bearer realm="https://h/t"', False),
+        (401, 'Basic realm="h",error="insufficient_scope"', False),
+    ],
+)
+def test_insufficient_scope(status: int, challenge: str, expected: bool) -> None:
+    assert is_insufficient(status, parse_challenges([challenge])) is expected
 
 
 @pytest.mark.parametrize(
@@ -133,6 +245,29 @@ def test_tokens(body: dict[str, object], expected: Authorization) -> None:
     assert dance('Bearer realm="https://h/t"', answer(body))[1] == expected
 
 
+@pytest.mark.parametrize(
+    ("issued_at", "date", "lifetime"),
+    [
+        ("2024-05-01T00:00:00Z", None, 300.0),
+        ("2024-04-30T23:59:00Z", None, 240.0),
+        ("2024-04-30T23:59:00.123456789Z", None, 240.123457),
+        ("2024-05-01T01:59:00+02:00", None, 240.0),
+        # The clock of the server is another than ours, and its own is the one to tell the age by.
+        ("2031-01-01T00:00:00Z", "Wed, 01 Jan 2031 00:00:50 GMT", 250.0),
+        # Clocks that differ, where the server does not tell the time.
+        ("2031-01-01T00:00:00Z", None, 300.0),
+        ("2020-01-01T00:00:00Z", None, 300.0),
+        ("2024-04-30T23:59:00Z", "noon", 300.0),
+        ("noon", None, 300.0),
+        ("", None, 300.0),
+    ],
+)
+def test_a_token_may_be_older_than_the_answer(issued_at: str, date: str | None, lifetime: float) -> None:
+    reply = answer({"token": "t", "expires_in": 300, "issued_at": issued_at}, headers={"Date": date} if date else {})
+    result = dance('Bearer realm="https://h/t"', reply)[1]
+    assert result.lifetime == pytest.approx(lifetime)
+
+
 @pytest.mark.parametrize("body", [{}, {"token": ""}, {"token": 7}, [], {"token": "a\r\nb"}, {"token": "\u00e9"}])
 def test_answers_without_a_token(body: object) -> None:
     with pytest.raises(DocumentError, match="the token from h"):
@@ -143,19 +278,24 @@ def test_answers_without_a_token(body: object) -> None:
     ("status", "kind"),
     [(401, AuthenticationError), (403, AuthenticationError), (429, TemporaryError), (500, UnavailableError)],
 )
-def test_a_token_server_that_refuses(status: int, kind: type[Exception]) -> None:
+@pytest.mark.parametrize("credentials", [None, ME, TOKEN_BEARER])
+def test_a_token_server_that_refuses(status: int, kind: type[Exception], credentials: Credentials | None) -> None:
     with pytest.raises(kind, match=f"a token for a/b: h answers {status}: no"):
-        dance('Bearer realm="https://h/t"', answer({"details": "no"}, status))
+        dance('Bearer realm="https://h/t"', answer({"details": "no"}, status), credentials=credentials)
 
 
-@pytest.mark.parametrize("realm", ["/token", "ftp://h/t", "https://", "https://h:99999/t", "https://h:0/t", "nonsense"])
-def test_realms_that_are_no_urls(realm: str) -> None:
-    with pytest.raises(AuthenticationError, match="no http or https URL"):
-        dance(f'Bearer realm="{realm}"', plain_http=True)
+def test_a_refusal_says_that_credentials_were_held_back() -> None:
+    with pytest.raises(AuthenticationError, match="h answers 401") as caught:
+        dance('Bearer realm="https://h/t"', answer({}, 401), withheld="they were not sent")
+    assert caught.value.hint == "they were not sent"
+    with pytest.raises(TemporaryError) as later:
+        dance('Bearer realm="https://h/t"', answer({}, 429), withheld="they were not sent")
+    assert later.value.hint != "they were not sent"
 
 
-@pytest.mark.parametrize("credentials", [None, ME])
-def test_a_token_is_not_asked_for_in_the_clear_unless_the_registry_is(credentials: Credentials | None) -> None:
-    with pytest.raises(AuthenticationError, match="plain http, h, which is refused"):
-        dance('Bearer realm="http://h/t"', credentials=credentials)
-    assert dance('Bearer realm="http://h/t"', credentials=credentials, plain_http=True)[0][0].url.startswith("http://h")
+@pytest.mark.parametrize("credentials", [None, ME, TOKEN_BEARER])
+def test_the_rules_for_realms_hold_for_all(credentials: Credentials | None) -> None:
+    for realm in ("http://h/t", "nonsense", "https://me@h/t"):
+        with pytest.raises(AuthenticationError, match=r"example\.org names a token server"):
+            dance(f'Bearer realm="{realm}"', credentials=credentials)
+    dance('Bearer realm="http://h/t"', credentials=credentials, plain_http=True)
