@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import (
@@ -22,7 +23,7 @@ from asyncpull.http import HttpClient, HttpTimeouts
 from asyncpull.log import Log
 from asyncpull.proxies import Proxies
 from asyncpull.registry.config import RegistryAccess
-from asyncpull.registry.credentials import load_keyring
+from asyncpull.registry.credentials import Keyring, load_keyring
 from asyncpull.registry.endpoint import Endpoint
 from asyncpull.registry.extent import Extent, extent
 from asyncpull.registry.health import Health
@@ -33,7 +34,7 @@ from asyncpull.spec.digest import Digest, verify_bytes
 from asyncpull.spec.fields import Fields
 from asyncpull.spec.manifest import MANIFEST_LIMIT
 from asyncpull.spec.mediatype import ACCEPTED_MANIFESTS
-from asyncpull.spec.reference import is_tag
+from asyncpull.spec.reference import Reference, is_tag
 from asyncpull.spec.source import BlobResponse, SourceDocument
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncpull.http import HttpResponse
+    from asyncpull.registry.credentials import Credentials
     from asyncpull.registry.ratelimit import RateLimit
     from asyncpull.spec.manifest import Descriptor
-    from asyncpull.spec.reference import Reference
 
 # A list of tags may have so many pages, and so many bytes in all of them.
 TAG_PAGES_LIMIT = 2000
@@ -107,6 +108,13 @@ class RegistryClient:
     def rate_limit(self, registry: str) -> RateLimit | None:
         """How often ``registry`` (a domain) may still be asked, by its last answer; None if it did not say."""
         return self._requests.rate_limits.get(registry)
+
+    async def check_login(self, registry: str, credentials: Credentials) -> None:
+        """Ask ``registry``, a domain, whether ``credentials`` are good there. Raises AuthenticationError if not."""
+        endpoints = await self.endpoints(Reference(registry, "login"))
+        itself = replace(next(each for each in endpoints if not each.is_mirror), repository="", account=registry)
+        asking = EndpointRequests(self._http, Keyring(given=credentials))
+        await retrying(self._retry, lambda: asking.check_login(itself))
 
     async def manifest(self, endpoint: Endpoint, name: str | Digest) -> SourceDocument:
         """The manifest or index that a tag or a digest names at ``endpoint``.

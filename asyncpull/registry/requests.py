@@ -15,46 +15,26 @@ from urllib.parse import quote
 from asyncpull.errors import AsyncpullError, AuthenticationError, SourceError, UnavailableError
 from asyncpull.http import origin
 from asyncpull.log import Log
-from asyncpull.registry.auth import TokenAnswer, authorize, parse_challenges
+from asyncpull.registry.auth import Scope, parse_challenges
+from asyncpull.registry.door import Door, Visit
 from asyncpull.registry.notice import parse_notices
 from asyncpull.registry.ratelimit import RateLimit, parse_rate_limit
 from asyncpull.registry.refusal import ERROR_BODY_LIMIT, refusal
-from asyncpull.spec.manifest import TOKEN_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from asyncpull.http import HttpClient, HttpResponse
-    from asyncpull.registry.auth import Authorization, Challenge
+    from asyncpull.registry.auth import TokenRequest
     from asyncpull.registry.credentials import Keyring
+    from asyncpull.registry.door import Ask
     from asyncpull.registry.endpoint import Endpoint
 
-# A token is not used in its last seconds, in which it could expire on the way.
-_TOKEN_MARGIN_SECONDS = 10.0
 # So many notices are remembered, so as not to be logged twice.
 _NOTICES_REMEMBERED = 1000
 
 _log = Log(__name__)
-
-
-@dataclass(slots=True)
-class _Door:
-    """What opened one repository: the header to send, and until when (in seconds of the loop's clock)."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    authorization: str | None = field(default=None, repr=False)
-    expires: float | None = None
-
-    def key(self, now: float) -> str | None:
-        """The Authorization to send now."""
-        if self.expires is not None and now >= self.expires:
-            self.authorization = self.expires = None
-        return self.authorization
-
-    def unlock(self, found: Authorization, now: float) -> None:
-        """Remember what was obtained."""
-        self.authorization = found.value
-        self.expires = None if found.lifetime is None else now + found.lifetime - _TOKEN_MARGIN_SECONDS
 
 
 @dataclass(slots=True)
@@ -70,7 +50,7 @@ class EndpointRequests:
 
     def __init__(self, http: HttpClient, keyring: Keyring) -> None:
         self._http, self._keyring = http, keyring
-        self._doors: dict[Endpoint, _Door] = {}
+        self._doors: dict[Endpoint, Door] = {}
         self._schemes: dict[tuple[str, str], _Scheme] = {}
         self._notices: set[tuple[str, str]] = set()
         self.rate_limits: dict[str, RateLimit] = {}
@@ -94,16 +74,15 @@ class EndpointRequests:
         """
         scheme = await self._scheme(endpoint)
         url = f"{scheme}://{endpoint.host}{target or _target(endpoint, path)}"
-        door = self._doors.setdefault(endpoint, _Door())
-        loop = asyncio.get_running_loop()
-        for is_last in (False, True):
-            key = door.key(loop.time())
+        door = self._door(endpoint)
+        visit = Visit(door)
+        while True:
             async with self._http.request(
                 method,
                 url,
                 headers=headers,
                 private_headers=dict(endpoint.headers),
-                authorization=key,
+                authorization=visit.key(),
                 tls=endpoint.tls,
                 verify_tls=not endpoint.insecure,
                 plain_http=endpoint.insecure or scheme == "http",
@@ -114,9 +93,22 @@ class EndpointRequests:
                     return
                 body = await response.excerpt(ERROR_BODY_LIMIT)
                 challenges = parse_challenges(response.all("WWW-Authenticate"))
-            if response.status != 401 or response.is_foreign or is_last or not challenges:
-                raise _refusal(f"{path} of {endpoint.account}", endpoint, response, body)
-            await self._unlock(door, key, challenges, endpoint, scheme)
+            if response.is_foreign or not visit.is_worth_asking(response.status, challenges):
+                raise door.explained(_refusal(f"{path} of {endpoint.account}", endpoint, response, body))
+            ask = self._token_requests(endpoint, scheme)
+            plain_http = endpoint.insecure or scheme == "http"
+            await door.unlock(visit, challenges, self._keyring, ask, plain_http=plain_http)
+
+    async def check_login(self, endpoint: Endpoint) -> None:
+        """Ask whether the credentials are good for ``endpoint`` as such. Raises AuthenticationError if not."""
+        async with self.request("GET", endpoint, "the login", {}, target=f"{endpoint.prefix}/"):
+            withheld = self._door(endpoint).withheld
+        if withheld is not None:
+            raise AuthenticationError(f"{endpoint.host} could not be asked whether the credentials are good", withheld)
+
+    def _door(self, endpoint: Endpoint) -> Door:
+        scopes = (Scope("repository", endpoint.repository, ("pull",)),) if endpoint.repository else ()
+        return self._doors.setdefault(endpoint, Door(endpoint.host, endpoint.account, scopes))
 
     def _hear(self, endpoint: Endpoint, response: HttpResponse) -> None:
         """Take note of what the endpoint says about itself."""
@@ -140,43 +132,23 @@ class EndpointRequests:
                     window_seconds=limit.window_seconds,
                 )
 
-    async def _unlock(
-        self,
-        door: _Door,
-        tried: str | None,
-        challenges: tuple[Challenge, ...],
-        endpoint: Endpoint,
-        scheme: str,
-    ) -> None:
-        """Obtain an authorization, unless somebody else did since ``tried`` was sent."""
-        loop = asyncio.get_running_loop()
-        async with door.lock:
-            if door.key(loop.time()) != tried:
-                return
-            door.authorization = None
-            found = await self._keyring.lookup(endpoint.account)
-            credentials = None if found is None else found.credentials
-            plain_http = endpoint.insecure or scheme == "http"
-            dance = authorize(challenges, endpoint.repository, endpoint.host, credentials, plain_http=plain_http)
-            try:
-                request = next(dance)
-                while True:
-                    is_home = origin(request.url) == origin(f"{scheme}://{endpoint.host}")
-                    async with self._http.request(
-                        "GET",
-                        request.url,
-                        authorization=request.authorization,
-                        tls=endpoint.tls if is_home else endpoint.tls.without_clients(),
-                        verify_tls=not endpoint.insecure,
-                        plain_http=plain_http,
-                    ) as response:
-                        if response.status == 200:
-                            body = await response.read(TOKEN_LIMIT, f"token for {endpoint.account}")
-                        else:
-                            body = await response.excerpt(ERROR_BODY_LIMIT)
-                    request = dance.send(TokenAnswer(response.status, response.headers, body, datetime.now(UTC)))
-            except StopIteration as end:
-                door.unlock(end.value, loop.time())
+    def _token_requests(self, endpoint: Endpoint, scheme: str) -> Ask:
+        """How the token server of ``endpoint`` is asked: only at home do we show our certificates."""
+
+        def ask(request: TokenRequest) -> AbstractAsyncContextManager[HttpResponse]:
+            is_home = origin(request.url) == origin(f"{scheme}://{endpoint.host}")
+            return self._http.request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                authorization=request.authorization,
+                body=request.form,
+                tls=endpoint.tls if is_home else endpoint.tls.without_clients(),
+                verify_tls=not endpoint.insecure,
+                plain_http=endpoint.insecure or scheme == "http",
+            )
+
+        return ask
 
     async def _scheme(self, endpoint: Endpoint) -> str:
         """The scheme to speak: of several, the first by which anything answers there."""
