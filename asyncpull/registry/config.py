@@ -12,19 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import ConfigurationError, PolicyError
+from asyncpull.registry.aliasfile import alias_file, read_recorded
+from asyncpull.registry.certificates import SYSTEM_DIRECTORIES, Certificates
 from asyncpull.registry.endpoint import Endpoint
+from asyncpull.registry.hosts import HostsDirectory
 from asyncpull.registry.registriesconf import AUTH_FILES, Location, RegistriesConf
 from asyncpull.registry.shortnames import Candidates, ShortNameMode, candidates
+from asyncpull.tls import TlsFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from asyncpull.registry.hosts import HostRule, HostsFile
     from asyncpull.registry.registriesconf import RegistryRule
+    from asyncpull.registry.shortnames import Alias
     from asyncpull.spec.reference import Reference
 
 # Where the registry of a domain really lives, if not at the domain.
@@ -60,10 +67,18 @@ class RegistryAccess:
 
 @dataclass(frozen=True, slots=True)
 class Registries:
-    """What the caller and all files say about registries; ``files`` are those that were read, in their order."""
+    """What the caller and all files say about registries.
+
+    ``files`` are those that were read, in their order; ``hosts`` is None where nobody named a directory of them.
+    ``recorded`` is what somebody chose for short names, and ``record_file`` where the next choice goes, if anywhere.
+    """
 
     access: RegistryAccess = field(default_factory=RegistryAccess)
     conf: RegistriesConf = field(default_factory=RegistriesConf)
+    certificates: Certificates = field(default_factory=Certificates)
+    hosts: HostsDirectory | None = None
+    recorded: Mapping[str, Alias] = field(default_factory=lambda: MappingProxyType({}))
+    record_file: Path | None = None
     files: tuple[Path, ...] = ()
 
     @property
@@ -74,11 +89,15 @@ class Registries:
     def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
         """Where the requests for ``reference`` go, in the order to be tried.
 
-        Raises PolicyError if the registry is blocked, ConfigurationError where the files make no name of it.
+        Raises PolicyError if the registry is blocked, ConfigurationError where the files cannot be followed.
         """
         rule = self.conf.rule_for(reference.name)
         if rule is not None and rule.blocked:
             raise _blocked(reference, (rule,))
+        hosts = None if self.hosts is None else self.hosts.for_registry(reference.domain)
+        if hosts is not None:
+            said = rule is not None and rule.insecure
+            return self._of_hosts(reference, hosts, registry_insecure=said)
         locations = (Location(reference, False, is_mirror=False),) if rule is None else rule.locations(reference)
         # A mirror, or the place that a registry really is at, may be blocked by a table of its own.
         rules = [self.conf.rule_for(location.repository.name) for location in locations]
@@ -86,7 +105,7 @@ class Registries:
         if len(blocking) == len(locations):
             raise _blocked(reference, blocking)
         return tuple(
-            self._endpoint(reference, location)
+            self._at(reference, location)
             for location, each in zip(locations, rules, strict=True)
             if each is None or not each.blocked
         )
@@ -94,18 +113,54 @@ class Registries:
     def candidates(self, text: str) -> Candidates:
         """What ``text``, a reference or a short name, may mean. Raises InvalidReferenceError."""
         mode = self.conf.short_name_mode or ShortNameMode.PERMISSIVE
-        return candidates(text, self.conf.aliases, self.conf.search, mode, self.conf.search_path)
+        aliases = {**self.conf.aliases, **self.recorded}
+        return candidates(text, aliases, self.conf.search, mode, self.conf.search_path)
 
-    def _endpoint(self, reference: Reference, location: Location) -> Endpoint:
+    def _at(self, reference: Reference, location: Location) -> Endpoint:
         repository = location.repository
         is_elsewhere = location.is_mirror and repository.domain != reference.domain
         return Endpoint(
-            host=_HOSTS.get(repository.domain, repository.domain),
+            host=_host_of(repository.domain),
             repository=repository.path,
             account=repository.name,
             is_mirror=location.is_mirror,
             insecure=self._is_insecure(repository.domain, said=location.insecure),
             namespace=reference.domain if is_elsewhere and repository.path == reference.path else None,
+            tls=self.certificates.for_registry(repository.domain),
+        )
+
+    def _of_hosts(self, reference: Reference, hosts: HostsFile, *, registry_insecure: bool) -> tuple[Endpoint, ...]:
+        endpoints = tuple(
+            self._at_host(reference, rule, registry_insecure=registry_insecure)
+            for rule in hosts.rules
+            # Whoever wants valid certificates does not want plain http; a host may be there for pushing alone.
+            if (rule.pulls or rule.resolves) and not (rule.scheme == "http" and self.access.tls_verify)
+        )
+        if not endpoints:
+            raise ConfigurationError(f"{hosts.path}: no host is left to be asked for {reference}")
+        return endpoints
+
+    def _at_host(self, reference: Reference, rule: HostRule, *, registry_insecure: bool) -> Endpoint:
+        host = _host_of(rule.host or reference.domain)
+        is_registry = host == _host_of(reference.domain)
+        domain = reference.domain if is_registry else host
+        said = rule.skip_verify if rule.skip_verify is not None else is_registry and registry_insecure
+        insecure = self._is_insecure(domain, said=said)
+        # Where certificates do not count, https is worth a try at a host of http; a host of https stays one.
+        scheme = None if not rule.scheme or (rule.scheme == "http" and rule.skip_verify) else rule.scheme
+        return Endpoint(
+            host=host,
+            repository=reference.path,
+            account=f"{domain}/{reference.path}",
+            is_mirror=not is_registry,
+            insecure=insecure,
+            scheme=scheme,
+            prefix=rule.path,
+            namespace=None if is_registry else reference.domain,
+            resolves_tags=rule.resolves,
+            serves_blobs=rule.pulls,
+            tls=rule.tls if rule.tls != TlsFiles() else self.certificates.for_registry(domain),
+            headers=rule.headers,
         )
 
     def _is_insecure(self, domain: str, *, said: bool) -> bool:
@@ -120,12 +175,17 @@ async def load_registries(access: RegistryAccess, environ: Mapping[str, str], ui
     ``registries.conf`` is, in this order: ``access``'s, that of CONTAINERS_REGISTRIES_CONF or REGISTRIES_CONFIG_PATH,
     the user's, ``/etc/containers/registries.conf``, and what the distribution left in ``/usr/share/containers``. Files
     in ``registries.conf.d`` of the system and then of the user are merged into it, by their names; only the user's,
-    where ``registries.conf`` is the user's too. Raises ConfigurationError that names file and key.
+    where ``registries.conf`` is the user's too. What is wrong in there is raised as a ConfigurationError that names
+    file and key; what is wrong with one registry in ``certs.d`` or ``hosts_dir``, once that is asked for.
     """
-    return await asyncio.to_thread(_load, access, environ, uid)
+    record_file = alias_file(environ, uid)
+    recorded = {} if record_file is None else await read_recorded(record_file)
+    registries = await asyncio.to_thread(_load, access, environ)
+    files = registries.files if record_file is None or not recorded else (*registries.files, record_file)
+    return replace(registries, recorded=MappingProxyType(recorded), record_file=record_file, files=files)
 
 
-def _load(access: RegistryAccess, environ: Mapping[str, str], uid: int) -> Registries:
+def _load(access: RegistryAccess, environ: Mapping[str, str]) -> Registries:
     main, directories = _registries_conf_paths(access, environ)
     conf = RegistriesConf()
     files: list[Path] = []
@@ -137,7 +197,15 @@ def _load(access: RegistryAccess, environ: Mapping[str, str], uid: int) -> Regis
             files.append(path)
         elif path is not None and not is_drop_in:
             raise ConfigurationError(f"{path}: no such file with registries")
-    return Registries(access=access, conf=conf, files=tuple(files))
+    user = configuration_home(environ)
+    usual = SYSTEM_DIRECTORIES if user is None else (user / "certs.d", *SYSTEM_DIRECTORIES)
+    return Registries(
+        access=access,
+        conf=conf,
+        certificates=Certificates.read(usual, access.cert_dir),
+        hosts=None if access.hosts_dir is None else HostsDirectory.read(access.hosts_dir),
+        files=tuple(files),
+    )
 
 
 def _registries_conf_paths(access: RegistryAccess, environ: Mapping[str, str]) -> tuple[Path | None, Sequence[Path]]:
@@ -182,6 +250,10 @@ def _read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _host_of(domain: str) -> str:
+    return _HOSTS.get(domain, domain)
 
 
 def _blocked(reference: Reference, rules: Sequence[RegistryRule]) -> PolicyError:
