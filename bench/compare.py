@@ -25,21 +25,22 @@ from tests.support.docker_registry import docker_registry
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-ENOUGH = 1.3
-"""How much free space is wanted, as a multiple of what all runs together store."""
+ENOUGH = 1.2
+"""How much free space is wanted, as a multiple of what all runs together unpack; containerd keeps the blobs too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is measured with every peer: a scenario over a link."""
+    """A scenario over a link, and the names of those who pull it, taking turns."""
 
     scenario: str
     link: str
+    peers: tuple[str, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
-    cases = [case for text in options.scenarios for case in cases_of(text, options.link)]
+    cases = [case for text in options.scenarios for case in cases_of(text, options.link, options.peers)]
     options.work.mkdir(parents=True, exist_ok=True)
     names = dict.fromkeys(case.scenario for case in cases)
     workloads = {name: build_workload(SCENARIOS[name], options.sources) for name in names}
@@ -47,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with ExitStack() as stack:
             prefix = stack.enter_context(peer_prefix())
-            peers = [peer for peer in find_peers(prefix) if peer.name in {OURS, *options.peers}]
-            turns = len(peers) * (options.rounds + options.memory_rounds)
-            _require_space(runs, sum(workloads[case.scenario].stored_size for case in cases) * turns)
+            wanted = {OURS, *(name for case in cases for name in case.peers)}
+            peers = [peer for peer in find_peers(prefix) if peer.name in wanted]
+            turns = options.rounds + options.memory_rounds
+            _require_space(
+                runs, turns * sum(workloads[case.scenario].unpacked_size * (1 + len(case.peers)) for case in cases)
+            )
             registry = stack.enter_context(docker_registry(options.sources / "registry"))
             references = {
                 name: [push_image(image, registry) for image in workload.images] for name, workload in workloads.items()
@@ -68,13 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"saved as {save(options.results, peers, list(workloads.values()), results)}")
 
 
-def cases_of(text: str, links: Sequence[str]) -> Iterator[Case]:
-    """Read ``SCENARIO@LINK``, or ``SCENARIO``, which stands for that scenario over each of ``links``."""
+def cases_of(text: str, links: Sequence[str], peers: Sequence[str]) -> Iterator[Case]:
+    """Read ``SCENARIO[@LINK][:PEER,…]``; what it does not name is each of ``links``, and all of ``peers``."""
+    text, _, named = text.partition(":")
     scenario, _, link = text.partition("@")
-    if scenario not in SCENARIOS or (link or "loopback") not in LINKS:
-        raise SystemExit(f"{text}: scenarios are {', '.join(SCENARIOS)}; links are {', '.join(LINKS)}")
+    chosen = tuple(named.split(",")) if named else tuple(peers)
+    if scenario not in SCENARIOS or (link or "loopback") not in LINKS or not set(chosen) <= set(PEERS):
+        scenarios, known = ", ".join(SCENARIOS), ", ".join(PEERS)
+        raise SystemExit(f"{text}: scenarios are {scenarios}; links are {', '.join(LINKS)}; peers are {known}")
     for each in [link] if link else links:
-        yield Case(scenario, each)
+        yield Case(scenario, each, chosen)
 
 
 def results_of(case: Case, results: Sequence[Result]) -> list[Result]:
@@ -89,13 +96,14 @@ def _compare(
     references: Mapping[str, Sequence[str]],
     meters: Mapping[str, Meter],
 ) -> list[Result]:
-    results = {(case, peer.name): Result(case.scenario, case.link, peer.name) for case in cases for peer in peers}
+    turns = {case: [peer for peer in peers if peer.name in {OURS, *case.peers}] for case in cases}
+    results = {(case, peer.name): Result(case.scenario, case.link, peer.name) for case in cases for peer in turns[case]}
     rounds = options.rounds + options.memory_rounds
     for number in range(rounds):
         for case in cases:
             meter = meters[case.link]
             full = [f"{meter.address}/{reference}" for reference in references[case.scenario]]
-            for peer in peers:
+            for peer in turns[case]:
                 directory = runs / str(len(list(runs.iterdir())))
                 directory.mkdir()
                 result = results[case, peer.name]
@@ -134,8 +142,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--scenarios",
         nargs="+",
         default=list(USUAL),
-        metavar="SCENARIO[@LINK]",
-        help=f"what is pulled, and over which link: {', '.join(SCENARIOS)}",
+        metavar="SCENARIO[@LINK][:PEER,…]",
+        help=f"what is pulled, over which link, and by whom besides asyncpull: {', '.join(SCENARIOS)}",
     )
     parser.add_argument(
         "--link",
@@ -144,7 +152,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=["loopback"],
         help="the links of scenarios that name none: 8M and 30M are MB per second and connection",
     )
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=["podman", "skopeo", "ctr"])
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        default=["podman", "skopeo", "ctr"],
+        help="who pulls scenarios that name nobody; whoever is not installed is left out",
+    )
     parser.add_argument("--work", type=Path, default=work_directory(), help="where the stores of the runs are made")
     parser.add_argument("--sources", type=Path, default=REPOSITORY / "bench" / ".work", help="where images are kept")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "bench" / "results")

@@ -57,10 +57,10 @@ class Workload:
         )
 
     @property
-    def stored_size(self) -> int:
-        """About what a store takes on disk: a layer once for each stack of layers below it, and every blob."""
+    def unpacked_size(self) -> int:
+        """What a store unpacks: a layer once for each stack of layers below it."""
         stacks = {image.layers[:height] for image in self.images for height in range(1, len(image.layers) + 1)}
-        return sum(stack[-1].unpacked_size for stack in stacks) + self.blob_size
+        return sum(stack[-1].unpacked_size for stack in stacks)
 
     def as_json(self) -> dict[str, object]:
         return {

@@ -20,15 +20,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_scenario_names_its_link_or_has_those_of_the_option() -> None:
-    assert list(cases_of("tiny@30M", ["8M"])) == [Case("tiny", "30M")]
-    assert list(cases_of("tiny", ["8M", "loopback"])) == [Case("tiny", "8M"), Case("tiny", "loopback")]
+@pytest.mark.parametrize(
+    ("text", "cases"),
+    [
+        ("tiny@30M", [Case("tiny", "30M", ("podman", "ctr"))]),
+        ("tiny", [Case("tiny", "8M", ("podman", "ctr")), Case("tiny", "loopback", ("podman", "ctr"))]),
+        ("tiny@8M:podman", [Case("tiny", "8M", ("podman",))]),
+        ("tiny@30M:ctr-tuned,ctr", [Case("tiny", "30M", ("ctr-tuned", "ctr"))]),
+    ],
+)
+def test_what_a_scenario_does_not_name_is_that_of_the_options(text: str, cases: list[Case]) -> None:
+    assert list(cases_of(text, ["8M", "loopback"], ["podman", "ctr"])) == cases
 
 
-@pytest.mark.parametrize("text", ["huge", "tiny@9M", "@8M"])
+@pytest.mark.parametrize("text", ["huge", "tiny@9M", "@8M", "tiny:docker"])
 def test_what_there_is_not_is_refused(text: str) -> None:
     with pytest.raises(SystemExit, match="scenarios are fat-layers"):
-        list(cases_of(text, ["8M"]))
+        list(cases_of(text, ["8M"], []))
 
 
 def test_all_references_at_once_or_one_after_another(tmp_path: Path) -> None:

@@ -78,4 +78,4 @@ def test_a_store_needs_a_layer_once_for_every_stack_below_it(tmp_path: Path) -> 
     workload = Workload("two", images)
 
     assert workload.blob_size == 30 * MB + 4
-    assert workload.stored_size == 4 * 30 * MB + workload.blob_size
+    assert workload.unpacked_size == 4 * 30 * MB

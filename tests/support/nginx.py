@@ -163,7 +163,7 @@ def nginx(directory: Path, registry: Registry, options: Options | None = None) -
 
 def _configuration(directory: Path, registry: Registry, options: Options, running: Nginx) -> str:
     """Return the configuration file. One process does everything, so that the process ID is that of nginx."""
-    # Who may read the files of the registry is not the question here, and nobody else's nginx warns of "user".
+    # Root's nginx would turn into an ordinary user, who may not read below pytest's folders; others' warns of "user".
     user = "user root;" if os.geteuid() == 0 else ""
     temporary = "\n".join(f"  {name}_temp_path {directory / name};" for name in _SUBFOLDERS)
     scheme = "https" if registry.certificate else "http"
