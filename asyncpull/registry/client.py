@@ -7,6 +7,7 @@ that it is given: which one is asked, and what is done when it fails, is the bus
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,9 +23,8 @@ from asyncpull.errors import (
 from asyncpull.http import HttpClient, HttpTimeouts
 from asyncpull.log import Log
 from asyncpull.proxies import Proxies
-from asyncpull.registry.config import RegistryAccess
-from asyncpull.registry.credentials import Keyring, load_keyring
-from asyncpull.registry.endpoint import Endpoint
+from asyncpull.registry.config import RegistryAccess, load_registries
+from asyncpull.registry.credentials import Keyring, load_keyring, user_id
 from asyncpull.registry.extent import Extent, extent
 from asyncpull.registry.health import Health
 from asyncpull.registry.pagination import next_page
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncpull.http import HttpResponse
+    from asyncpull.registry.config import Registries
     from asyncpull.registry.credentials import Credentials
+    from asyncpull.registry.endpoint import Endpoint
     from asyncpull.registry.ratelimit import RateLimit
     from asyncpull.spec.manifest import Descriptor
 
@@ -73,7 +75,9 @@ class RegistryClient:
         self._retry = retry or RetryPolicy()
         self._environ = os.environ if environ is None else environ
         self._http = HttpClient(timeouts, Proxies.from_environ(self._environ))
-        self._requests = EndpointRequests(self._http, load_keyring(self._environ, self._access.authfile))
+        self._requests = EndpointRequests(self._http, self.keyring)
+        self._registries: Registries | None = None
+        self._loading = asyncio.Lock()
         self._rangeless: set[tuple[str, str]] = set()
         self.health = Health()
 
@@ -91,10 +95,21 @@ class RegistryClient:
         """How patient to be with registries."""
         return self._retry
 
+    async def registries(self) -> Registries:
+        """What is configured, read once. Raises ConfigurationError."""
+        async with self._loading:
+            if self._registries is None:
+                self._registries = await load_registries(self._access, self._environ, user_id(self._environ))
+        return self._registries
+
+    async def keyring(self) -> Keyring:
+        """Where credentials are looked up. Raises ConfigurationError."""
+        helpers = (await self.registries()).credential_helpers
+        return load_keyring(self._environ, self._access.authfile, helpers)
+
     async def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
         """Where ``reference`` may be asked for, in the order to be tried. Raises ConfigurationError, PolicyError."""
-        found = self._access.endpoint(reference)
-        return (Endpoint(found.host, reference.path, reference.name, insecure=found.insecure),)
+        return (await self.registries()).endpoints(reference)
 
     async def tags(self, reference: Reference) -> tuple[str, ...]:
         """The tags of the repository of ``reference``, in the order in which the registry lists them.
@@ -113,7 +128,11 @@ class RegistryClient:
         """Ask ``registry``, a domain, whether ``credentials`` are good there. Raises AuthenticationError if not."""
         endpoints = await self.endpoints(Reference(registry, "login"))
         itself = replace(next(each for each in endpoints if not each.is_mirror), repository="", account=registry)
-        asking = EndpointRequests(self._http, Keyring(given=credentials))
+
+        async def given() -> Keyring:
+            return Keyring(given=credentials)
+
+        asking = EndpointRequests(self._http, given)
         await retrying(self._retry, lambda: asking.check_login(itself))
 
     async def manifest(self, endpoint: Endpoint, name: str | Digest) -> SourceDocument:

@@ -22,7 +22,7 @@ from asyncpull.registry.ratelimit import RateLimit, parse_rate_limit
 from asyncpull.registry.refusal import ERROR_BODY_LIMIT, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from asyncpull.http import HttpClient, HttpResponse
@@ -46,9 +46,9 @@ class _Scheme:
 
 
 class EndpointRequests:
-    """Makes requests through ``http``, each once, with the credentials of ``keyring``."""
+    """Makes requests through ``http``, each once, with the credentials of what ``keyring`` gives when it is needed."""
 
-    def __init__(self, http: HttpClient, keyring: Keyring) -> None:
+    def __init__(self, http: HttpClient, keyring: Callable[[], Awaitable[Keyring]]) -> None:
         self._http, self._keyring = http, keyring
         self._doors: dict[Endpoint, Door] = {}
         self._schemes: dict[tuple[str, str], _Scheme] = {}
@@ -97,7 +97,7 @@ class EndpointRequests:
                 raise door.explained(_refusal(f"{path} of {endpoint.account}", endpoint, response, body))
             ask = self._token_requests(endpoint, scheme)
             plain_http = endpoint.insecure or scheme == "http"
-            await door.unlock(visit, challenges, self._keyring, ask, plain_http=plain_http)
+            await door.unlock(visit, challenges, await self._keyring(), ask, plain_http=plain_http)
 
     async def check_login(self, endpoint: Endpoint) -> None:
         """Ask whether the credentials are good for ``endpoint`` as such. Raises AuthenticationError if not."""
