@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # A token is not used in its last seconds, in which it could expire on the way, but for some time it is.
 _MARGIN_SECONDS = 10.0
-_LEAST_SECONDS = 10.0
+_LEAST_SECONDS = 1.0
 
 _log = Log(__name__)
 
@@ -55,20 +55,22 @@ class Visit:
         return self.sent
 
     def is_worth_asking(self, status: int, challenges: Sequence[Challenge]) -> bool:
-        """Whether another key may help after a refusal with ``status`` and ``challenges``; says so once for each."""
-        if not challenges:
-            return False
+        """Whether another key may help after a refusal with ``status`` and ``challenges``; says so once for each.
+
+        If not, the door forgets the key: the next visitor may be let in by a new one.
+        """
         if self.sent is not None and is_insufficient(status, challenges):
             wider = asked_scopes(challenges, self.scopes)
-            if self.has_widened or len(wider) == len(self.scopes):
-                return False
-            self.has_widened = True
-            self.door.wanted = asked_scopes(challenges, self.door.wanted)
+            if not self.has_widened and len(wider) > len(self.scopes):
+                self.has_widened = True
+                self.door.wanted = asked_scopes(challenges, self.door.wanted)
+                return True
+        elif status == 401 and challenges and not self.has_asked:
+            self.has_asked = True
             return True
-        if status != 401 or self.has_asked:
-            return False
-        self.has_asked = True
-        return True
+        if status in (401, 403):
+            self.door.forget(self.sent)
+        return False
 
 
 @dataclass(slots=True)
@@ -92,6 +94,11 @@ class Door:
         if self._expires is not None and asyncio.get_running_loop().time() >= self._expires:
             self._key = self._expires = None
         return self._key
+
+    def forget(self, key: str | None) -> None:
+        """Have ``key`` no more, if it is the one."""
+        if key is not None and self._key == key:
+            self._key = self._expires = None
 
     def explained(self, error: AsyncpullError) -> AsyncpullError:
         """``error``, which a request ended with; if credentials were held back before, it says so."""
@@ -119,7 +126,7 @@ class Door:
                 return
             self._key = None
             realm = realm_of(challenges, self.host, plain_http=plain_http)
-            credentials, self.withheld = await self._credentials(realm, keyring, resolve or _resolve)
+            credentials, self.withheld = await self._credentials(realm, keyring, resolve or addresses_of)
             scopes = asked_scopes(challenges, self.wanted)
             if realm is not None and credentials is not None and self._is_foreign(realm):
                 scopes = self.wanted[:1]  # what else it asks for may be somebody else's
@@ -178,7 +185,7 @@ class Door:
         return found.credentials, None
 
 
-async def _resolve(hostname: str) -> Sequence[str]:
+async def addresses_of(hostname: str) -> Sequence[str]:
     """The addresses of a name; none where it has none that we can see."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(hostname, None)

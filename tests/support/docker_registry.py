@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from tests.support.images import Index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.support.images import Image
@@ -113,17 +113,21 @@ class Registry:
 
 
 @contextmanager
-def docker_registry(directory: Path, *, tls: bool = False, password: bool = False) -> Iterator[Registry]:
+def docker_registry(
+    directory: Path, *, tls: bool = False, password: bool = False, auth: Mapping[str, object] | None = None
+) -> Iterator[Registry]:
     """Run a registry that keeps everything below ``directory``, and end it, by its process ID, with the block.
 
-    With ``tls`` it shows a certificate that it signed itself; with ``password`` it wants USER and PASSWORD.
+    With ``tls`` it shows a certificate that it signed itself; with ``password`` it wants USER and PASSWORD; ``auth`` is
+    its configuration of that name, and whoever wants to push then has to do it before.
     """
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "access.log"
     certificate = _make_certificate(directory) if tls else None
     address = f"127.0.0.1:{free_port()}"
     configuration = directory / "config.yml"
-    configuration.write_text(json.dumps(_configuration(directory, address, certificate, password=password)))
+    settings = _configuration(directory, address, certificate, password=password)
+    configuration.write_text(json.dumps(settings | ({"auth": dict(auth)} if auth else {})))
     with log.open("wb") as out:
         process = subprocess.Popen([PROGRAM, "serve", str(configuration)], stdout=out, stderr=subprocess.STDOUT)
         registry = Registry(address, log, certificate, password)
