@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncpull.errors import AsyncpullError
+    from asyncpull.estimate import PullEstimate
+    from asyncpull.events import EventStream
     from asyncpull.plan import PulledImage, PulledLayer, PullPlan, PullPolicy
+    from asyncpull.prefetch import Prefetched, PrefetchSummary
     from asyncpull.progress import Event, Reporter
     from asyncpull.pull import Limits, Puller
     from asyncpull.registry.config import RegistryAccess
@@ -34,8 +37,12 @@ __all__ = [
     "AsyncpullError",
     "Digest",
     "Event",
+    "EventStream",
     "Limits",
     "Platform",
+    "PrefetchSummary",
+    "Prefetched",
+    "PullEstimate",
     "PullPlan",
     "PullPolicy",
     "PulledImage",
@@ -54,8 +61,12 @@ _HOMES = {
     "AsyncpullError": "errors",
     "Digest": "spec.digest",
     "Event": "progress",
+    "EventStream": "events",
     "Limits": "pull",
     "Platform": "spec.platform",
+    "PrefetchSummary": "prefetch",
+    "Prefetched": "prefetch",
+    "PullEstimate": "estimate",
     "PullPlan": "plan",
     "PullPolicy": "plan",
     "PulledImage": "plan",

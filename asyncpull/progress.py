@@ -193,6 +193,13 @@ class Unmounted(Event):
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped(Event):
+    """A reader of events was too slow and has missed ``count`` of them; ``pull`` is 0, for they may be of any."""
+
+    count: int
+
+
 class Reporter(Protocol):
     """Who listens. Called on the event loop: it must neither block nor raise."""
 

@@ -10,21 +10,25 @@ Nothing is visible in the store before blob digest, size and diff ID of every la
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from asyncpull.errors import NotInStoreError, SourceError
+from asyncpull.estimate import estimate_pull, growth_of
+from asyncpull.events import EventHub
 from asyncpull.extract.pool import WorkerPool
-from asyncpull.fetch.fetcher import Fetcher
+from asyncpull.fetch.fetcher import MEMORY, Fetcher
 from asyncpull.fetch.scheduler import SchedulerLimits
 from asyncpull.log import Log
 from asyncpull.plan import LayerAction, PulledImage, PulledLayer, PullPlan, PullPolicy, ResolvedImage, plan_pull
 from asyncpull.progress import (
     CommitCompleted,
     CommitStarted,
+    Mounted,
     PullCompleted,
     PullFailed,
     PullStarted,
@@ -33,6 +37,7 @@ from asyncpull.progress import (
     ResolveStarted,
     Silent,
     Teller,
+    Unmounted,
 )
 from asyncpull.registry.client import RegistryClient
 from asyncpull.resolve import resolve_image, resolved_from_store
@@ -41,19 +46,28 @@ from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.layerid import layer_ids
 from asyncpull.spec.platform import host_platform
 from asyncpull.spec.reference import Reference, parse_reference
+from asyncpull.spool import recorded_bytes
 from asyncpull.stage import LayerStager, StagedStep
 from asyncpull.store.staging import NewImage
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
     from types import TracebackType
 
+    from asyncpull.estimate import PullEstimate
+    from asyncpull.events import EventStream
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.retry import RetryPolicy
     from asyncpull.sharing import Share
+    from asyncpull.spec.digest import Digest
     from asyncpull.spec.platform import Platform
     from asyncpull.spec.source import Source
     from asyncpull.store.store import Store
     from asyncpull.store.views import ImageRecord
+
+# How many pulls ask for their manifests at once.
+_RESOLVED_AT_ONCE = 8
 
 # How often a plan is made again because somebody removed a layer that it reuses.
 _ATTEMPTS = 3
@@ -66,10 +80,15 @@ class Limits:
     """Upper bounds for one Puller, however many pulls it does at once.
 
     ``max_parallel_downloads`` counts blobs on their way; ``workers`` extracting processes, None is cores + 2.
+    ``connections`` is how many of all blobs together are open. ``bandwidth`` is bytes a second over all downloads, None
+    is no limit; ``memory`` is bytes that were received and are not written yet.
     """
 
     max_parallel_downloads: int = 6
     workers: int | None = None
+    connections: int = 12
+    bandwidth: float | None = None
+    memory: int = MEMORY
 
 
 class Puller:
@@ -94,10 +113,17 @@ class Puller:
         self._store = store
         self._platform = platform or host_platform()
         self._client = RegistryClient(access, retry=retry)
-        self._fetcher = Fetcher(store.spool_root, limits=SchedulerLimits(limits.max_parallel_downloads), retry=retry)
+        self._fetcher = Fetcher(
+            store.spool_root,
+            limits=SchedulerLimits(limits.max_parallel_downloads, limits.connections),
+            retry=retry,
+            bandwidth=limits.bandwidth,
+            memory=limits.memory,
+        )
         self._pool = WorkerPool(limits.workers)
         self._sharing = Sharing()
-        self._reporter = reporter or Silent()
+        self._events = EventHub(reporter or Silent())
+        self._resolving = asyncio.Semaphore(_RESOLVED_AT_ONCE)
         self._numbers = itertools.count(1)
         self._exits = AsyncExitStack()
 
@@ -111,7 +137,17 @@ class Puller:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._exits.aclose()
+        try:
+            await self._exits.aclose()
+        finally:
+            self._events.close()
+
+    def events(self) -> EventStream:
+        """The events of all pulls from now on, as an async iterator that ends when the Puller is closed.
+
+        There may be several, each for one reader. A slow one gets the latest of what it missed (``events``).
+        """
+        return self._events.stream()
 
     async def pull(self, reference: str | Reference, *, when: PullPolicy = PullPolicy.ALWAYS) -> PulledImage:
         """Pull what ``reference`` names, unless ``when`` says that what the store has will do.
@@ -123,25 +159,65 @@ class Puller:
         Raises InvalidReferenceError; SourceError if the registry does not give it; DocumentError, IntegrityError,
         LayerError if what it gives is refused; StoreError; NotInStoreError for NEVER; WorkerError.
         """
-        wanted = parse_reference(reference) if isinstance(reference, str) else reference
-        tell = Teller(self._reporter, next(self._numbers), str(reference))
+        return await self._pull(reference, when, Teller(self._events, next(self._numbers), str(reference)))
+
+    @asynccontextmanager
+    async def mounted(
+        self, reference: str | Reference, *, when: PullPolicy = PullPolicy.MISSING
+    ) -> AsyncIterator[Path]:
+        """Pull an image and mount it, read-only, for the time of the body; gives the path.
+
+        Raises what ``pull`` raises, and MountError where it cannot be mounted here.
+        """
+        tell = Teller(self._events, next(self._numbers), str(reference))
+        pulled = await self._pull(reference, when, tell)
+        async with AsyncExitStack() as exits:
+            path = await exits.enter_async_context(self._store.mounted(await self._store.image(pulled.id)))
+            tell(Mounted, path=str(path))
+            try:
+                yield path
+            finally:
+                await exits.aclose()
+                tell(Unmounted, path=str(path))
+
+    async def _pull(self, reference: str | Reference, when: PullPolicy, tell: Teller) -> PulledImage:
         started = time.monotonic()
         tell(PullStarted)
         try:
-            tell(ResolveStarted)
+            wanted = parse_reference(reference) if isinstance(reference, str) else reference
             source = RegistrySource(self._client, wanted)
-            image = await self._image_that_will_do(wanted, source, when)
-            if image is None:
-                image = await resolve_image(source, wanted, self._platform)
-                plan, steps = await self._bring_in(image, source, tell)
+            async with self._resolving:
+                tell(ResolveStarted)
+                image = await self._image_that_will_do(wanted, source, when)
+                is_here = image is not None
+                image = image or await resolve_image(source, wanted, self._platform)
+            if is_here:
+                plan, steps = plan_pull(image, await self._store.snapshot()), list[StagedStep]()
             else:
-                plan, steps = plan_pull(image, await self._store.snapshot()), []
+                plan, steps = await self._bring_in(image, source, tell)
         except BaseException as error:
             tell(PullFailed, reason=str(error) or type(error).__name__)
             raise
         pulled = _pulled_image(str(reference), plan, steps, time.monotonic() - started)
         tell(PullCompleted, image_id=pulled.id, bytes_fetched=pulled.bytes_fetched, seconds=pulled.seconds)
         return pulled
+
+    async def plan(self, reference: str | Reference) -> PullEstimate:
+        """What a pull of ``reference`` would do and cost. The registry is asked for the documents and for no layer.
+
+        Raises what ``pull`` raises before it fetches anything.
+        """
+        wanted = parse_reference(reference) if isinstance(reference, str) else reference
+        image = await resolve_image(RegistrySource(self._client, wanted), wanted, self._platform)
+        snapshot = await self._store.snapshot()
+        plan = plan_pull(image, snapshot)
+        blobs = {step.blob.digest: step.blob.size for step in plan.having(LayerAction.FETCH)}
+        recorded = await asyncio.to_thread(self._recorded, blobs)
+        copied = {layer.id: layer.diff_size for layer in snapshot.layers.values()}
+        return estimate_pull(plan, growth_of(snapshot.layers.values()), recorded, copied)
+
+    def _recorded(self, blobs: Mapping[Digest, int]) -> dict[Digest, int]:
+        return {digest: recorded_bytes(self._store.spool_root, digest, size) for digest, size in blobs.items()}
 
     async def _bring_in(self, image: ResolvedImage, source: Source, tell: Teller) -> tuple[PullPlan, list[StagedStep]]:
         """Plan, stage and commit; again, if a layer that was to be reused has gone in the meantime."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from asyncpull.errors import DigestMismatchError, IntegrityError, LayerError, NotInStoreError, StoreError
 from asyncpull.extract.pool import BlobFront
 from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted
+from asyncpull.fetch.fetcher import NotWantedError
 from asyncpull.plan import LayerAction
 from asyncpull.progress import (
     ExtractAdvanced,
@@ -20,6 +21,7 @@ from asyncpull.progress import (
     FetchAdvanced,
     FetchCompleted,
     FetchRetried,
+    FetchServed,
     FetchStarted,
     LayerQueued,
     LayerReused,
@@ -96,7 +98,15 @@ class LayerStager:
             except NotInStoreError:
                 pass  # it has no tar-split, or somebody removed it while it was copied; it can still be fetched
         self.tell(LayerQueued, digest=str(step.blob.digest), size=step.blob.size)
-        return await self._fetch(step)
+        try:
+            return await self._fetch(step)
+        except NotWantedError:  # another process has brought it in while this waited for its turn
+            return await self._stage_step(step.with_store(await self.store.snapshot()))
+
+    async def _is_still_missing(self, step: LayerStep) -> bool:
+        """Whether the layer has to be fetched, also now. A step that was to copy has tried to."""
+        action = step.with_store(await self.store.snapshot()).action
+        return action is LayerAction.FETCH or action is step.action
 
     async def _turn(self, step: LayerStep) -> LayerStep:
         """Wait for the earlier pulls that are to bring in the layer; the step as it is to be done after that."""
@@ -168,6 +178,8 @@ class LayerStager:
             self.source,
             on_front=self._teller(FetchAdvanced, step.blob, front.advance),
             on_retry=lambda reason, delay: self.tell(FetchRetried, digest=digest, reason=reason, delay=delay),
+            on_origin=lambda origin: self.tell(FetchServed, digest=digest, origin=origin),
+            still_wanted=lambda: self._is_still_missing(step),
             afresh=afresh,
         ) as blob:
             front.advance(blob.front)

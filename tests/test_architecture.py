@@ -19,7 +19,7 @@ LEVELS = [
     {"errors", "log"},
     {"spec"},
     {"budget", "layer", "plan", "progress", "proxies", "ranges", "retry", "sharing", "tls", "waiting"},
-    {"http", "journal", "lockfile", "spool"},
+    {"estimate", "events", "http", "journal", "lockfile", "spool"},
     {"registry", "fetch", "extract", "store"},
     {"source", "resolve", "stage"},
     {"pull"},

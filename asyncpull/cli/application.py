@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # verb: (module below asyncpull.cli.verbs, one line of help)
 _VERBS = {
     "pull": ("pull", "Fetch, verify, extract and commit images."),
+    "plan": ("plan", "Show what a pull would do and cost, without fetching a layer."),
+    "prefetch": ("prefetch", "Pull many images by one scheduler, and keep going on errors."),
     "info": ("info", "Show the state of the store."),
     "images": ("listing", "List images."),
     "layers": ("listing", "List layers."),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+from asyncpull.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
 SHORT_ID = 12
 
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
 _AGES = (
     ("year", 365 * 86400),
     ("month", 30 * 86400),
@@ -24,6 +29,15 @@ _AGES = (
 def human_size(size: float) -> str:
     """``30.0 MB``; bytes without a fraction."""
     return " ".join(_scaled(size, _unit_of(size)))
+
+
+def parse_size(text: str) -> int:
+    """Bytes: ``50M``, ``50 MB`` and ``50MB/s`` are 50,000,000, ``10MiB`` is 10 x 1,048,576. Raises UsageError."""
+    found = _SIZE.fullmatch(text.strip())
+    size = 0 if found is None else round(float(found[1]) * (1024 if found[3] else 1000) ** _UNITS[found[2].lower()])
+    if size <= 0 or (found is not None and found[3] and not found[2]):
+        raise UsageError(f"{text!r} is no amount of bytes", "write it like 50M, 1.5G or 10MiB")
+    return size
 
 
 def human_part(part: float, whole: float) -> str:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asyncpull.cli.formats import parse_size
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from typing import TypeVar
 
     from asyncpull.cli.settings import Settings
+    from asyncpull.pull import Limits
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.spec.platform import Platform
     from asyncpull.store.store import Store
@@ -95,6 +98,32 @@ def platform_options(command: Decorated) -> Decorated:
     for option in reversed(_PLATFORM_OPTIONS):
         command = option(command)
     return command
+
+
+_LIMIT_OPTIONS = (
+    click.option("--max-parallel-downloads", metavar="N", type=click.IntRange(min=1), help="Blobs fetched at once."),
+    click.option(
+        "--bandwidth",
+        metavar="RATE",
+        callback=lambda _context, _parameter, text: None if text is None else parse_size(text),
+        help="At most so many bytes a second, such as 50M or 10MiB, over all downloads.",
+    ),
+)
+
+
+def limit_options(command: Decorated) -> Decorated:
+    """Give a verb the options that bound its downloads."""
+    for option in reversed(_LIMIT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def wanted_limits(max_parallel_downloads: int | None, bandwidth: int | None) -> Limits:
+    """The limits that the options ask for."""
+    from asyncpull.pull import Limits
+
+    limits = Limits(bandwidth=bandwidth)
+    return limits if max_parallel_downloads is None else replace(limits, max_parallel_downloads=max_parallel_downloads)
 
 
 def wanted_platform(

@@ -50,6 +50,11 @@ def is_layer(media_type: str) -> bool:
     return media_type in _LAYERS
 
 
+def is_plain_layer(media_type: str) -> bool:
+    """Whether this names a layer that says it is not compressed."""
+    return media_type in (OCI_LAYER, DOCKER_LAYER, *_NON_DISTRIBUTABLE)
+
+
 def is_encrypted(media_type: str) -> bool:
     """Whether a layer was encrypted with ocicrypt, which needs a key we do not hold."""
     return media_type.endswith("+encrypted")

@@ -21,6 +21,7 @@ from asyncpull.progress import (
     PullFailed,
     PullStarted,
     Resolved,
+    ResolveStarted,
 )
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -36,6 +37,8 @@ def board_after(*events: Event) -> Board:
 def test_a_pull_from_beginning_to_end() -> None:
     board = board_after(PullStarted(1, "x"))
     pull = board.pulls[1]
+    assert pull.state == "queued"
+    board.take(ResolveStarted(1, "x"))
     assert (pull.state, pull.done, pull.is_over) == ("resolving", 0, False)
     begun: list[Event] = [
         Resolved(1, "x", A, 3, 1, 150),

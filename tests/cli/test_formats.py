@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from asyncpull.cli.formats import format_table, human_age, human_duration, human_part, human_size, short_id
+from asyncpull.cli.formats import format_table, human_age, human_duration, human_part, human_size, parse_size, short_id
+from asyncpull.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,28 @@ from asyncpull.cli.formats import format_table, human_age, human_duration, human
 )
 def test_size(size: float, text: str) -> None:
     assert human_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("50M", 50_000_000),
+        ("50 MB", 50_000_000),
+        ("50mb/s", 50_000_000),
+        ("10MiB", 10 << 20),
+        ("1.5Gi", 3 << 29),
+        ("20k", 20_000),
+    ],
+)
+def test_amounts_of_bytes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "M", "-5M", "5X", "5iB", "1e3", "0.1"])
+def test_what_is_no_amount_of_bytes(text: str) -> None:
+    with pytest.raises(UsageError, match="no amount of bytes"):
+        parse_size(text)
 
 
 def test_part_has_the_unit_of_the_whole() -> None:

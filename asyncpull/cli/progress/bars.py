@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FRAMES_PER_SECOND = 8
 _NARROW = 76  # below this there is no room for words beside the bars
-_STATE_STYLES = {"done": "green", "failed": "red", "committing": "cyan"}
+_STATE_STYLES = {"done": "green", "failed": "red", "committing": "cyan", "mounted": "green"}
 
 
 class Bars:
@@ -83,6 +83,8 @@ def _heading(pull: PullRow) -> Text:
         text.append(f", {pull.done}/{pull.layers} layers", style="dim")
         if pull.reused:
             text.append(f", {pull.reused} were here", style="dim")
+        if pull.queued and not pull.is_over:
+            text.append(f", {len(pull.queued)} queued", style="dim")
     return text
 
 
@@ -102,7 +104,7 @@ def _table(rows: list[LayerRow], pulls: list[PullRow], room: int, width: int) ->
 
 def _part(pull: PullRow, what: str) -> int:
     """Of a pull that is done everything is here, also layers that another pull fetched for it."""
-    if pull.state == "done":
+    if pull.state in ("done", "mounted"):
         return pull.size
     return pull.fetched if what == "fetched" else pull.extracted
 

@@ -8,18 +8,26 @@ from typing import TYPE_CHECKING
 
 from asyncpull.progress import (
     CommitStarted,
+    Dropped,
     ExtractAdvanced,
     ExtractCompleted,
     ExtractStarted,
     FetchAdvanced,
     FetchCompleted,
     FetchRetried,
+    FetchServed,
     FetchStarted,
+    LayerQueued,
     LayerReused,
+    Mounted,
     PullCompleted,
     PullFailed,
     PullStarted,
     Resolved,
+    ResolveStarted,
+    Unmounted,
+    VerifyCompleted,
+    VerifyStarted,
 )
 
 if TYPE_CHECKING:
@@ -30,13 +38,19 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LayerRow:
-    """One layer on its way: ``fetched`` and ``extracted`` of the ``size`` bytes of its blob."""
+    """One layer on its way: ``fetched`` and ``extracted`` of the ``size`` bytes of its blob.
+
+    ``origin`` is the endpoint that sent bytes last. It is verifying when all bytes are here and their digest is not
+    confirmed yet.
+    """
 
     digest: str
     size: int
     fetched: int = 0
     extracted: int = 0
     trouble: str | None = None
+    origin: str = ""
+    is_verifying: bool = False
     is_complete: bool = False
 
 
@@ -45,7 +59,8 @@ class PullRow:
     """One pull: what was asked for, how far it is, and its layers in the order they started."""
 
     reference: str
-    state: str = "resolving"
+    state: str = "queued"
+    queued: set[str] = field(default_factory=set)
     layers: int = 0
     reused: int = 0
     size: int = 0
@@ -78,16 +93,30 @@ class Board:
 
     def take(self, event: Event) -> None:
         """Change the board as ``event`` says; what is not known is ignored."""
+        if isinstance(event, Dropped):
+            return  # it is of no pull
         pull = self.pulls.setdefault(event.pull, PullRow(event.reference))
         match event:
             case PullStarted():
+                pull.state = "queued"
+            case ResolveStarted():
                 pull.state = "resolving"
             case Resolved():
                 pull.state, pull.layers, pull.size = "pulling", event.layers, event.bytes_to_fetch
             case LayerReused():
                 pull.reused += 1
+                pull.queued.discard(event.digest)
+            case LayerQueued():
+                pull.queued.add(event.digest)
             case FetchStarted():
                 self._row(pull, event.digest, event.size).fetched = event.position
+                pull.queued.discard(event.digest)
+            case FetchServed():
+                self._row(pull, event.digest).origin = event.origin
+            case VerifyStarted():
+                self._row(pull, event.digest).is_verifying = True
+            case VerifyCompleted():
+                self._row(pull, event.digest).is_verifying = False
             case FetchAdvanced() | FetchCompleted():
                 row = self._row(pull, event.digest)
                 position = row.size if isinstance(event, FetchCompleted) else event.position
@@ -109,6 +138,10 @@ class Board:
                 pull.state, pull.seconds, pull.is_over = "done", event.seconds, True
             case PullFailed():
                 pull.state, pull.is_over = "failed", True
+            case Mounted():
+                pull.state = "mounted"
+            case Unmounted():
+                pull.state = "done"
 
     def _row(self, pull: PullRow, digest: str, size: int | None = None) -> LayerRow:
         row = pull.rows.setdefault(digest, LayerRow(digest, size or 0))

@@ -24,7 +24,9 @@ from asyncpull.progress import (
     FetchCompleted,
     FetchRetried,
     FetchStarted,
+    LayerQueued,
     LayerReused,
+    Mounted,
     PullCompleted,
     Resolved,
 )
@@ -133,6 +135,8 @@ def _plain(event: Event) -> str | None:
             return f"resolved to {event.digest}: {', '.join(parts)}"
         case LayerReused():
             return f"{short_id(event.digest)} is in the store"
+        case LayerQueued() if event.behind is not None:
+            return f"{short_id(event.digest)} is brought in by another pull, waiting for that"
         case FetchStarted():
             resumed = f", resumed at {human_size(event.position)}" if event.position else ""
             return f"{short_id(event.digest)} fetching {human_size(event.size)}{resumed}"
@@ -144,6 +148,8 @@ def _plain(event: Event) -> str | None:
             return f"{short_id(event.digest)} verified and extracted, {human_size(event.size)}"
         case CommitStarted():
             return "committing"
+        case Mounted():
+            return f"mounted at {event.path}"
         case PullCompleted():
             return f"done in {human_duration(event.seconds)}, {human_size(event.bytes_fetched)} fetched"
     return None  # also for a failure: the command complains of it at its end

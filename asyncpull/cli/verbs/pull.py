@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from asyncpull.cli import namespace
-from asyncpull.cli.opening import platform_options, registry_access, run_with_store, wanted_platform
+from asyncpull.cli.opening import (
+    limit_options,
+    platform_options,
+    registry_access,
+    run_with_store,
+    wanted_limits,
+    wanted_platform,
+)
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.settings import Session, Settings, global_options
 from asyncpull.cli.targets import settle
@@ -31,8 +38,8 @@ if TYPE_CHECKING:
     default="always",
     help="When to ask the registry at all.",
 )
+@limit_options
 @platform_options
-@click.option("--max-parallel-downloads", metavar="N", type=click.IntRange(min=1), help="Blobs fetched at once.")
 @global_options
 @click.pass_obj
 def pull(
@@ -41,6 +48,7 @@ def pull(
     references: Sequence[str],
     policy: str,
     max_parallel_downloads: int | None,
+    bandwidth: int | None,
     **platform: str | None,
 ) -> int:
     """Fetch, verify, extract and commit images; print the ID of each.
@@ -49,7 +57,7 @@ def pull(
     """
     from asyncpull.spec.reference import parse_reference
 
-    wanted = wanted_platform(**platform)
+    wanted, limits = wanted_platform(**platform), wanted_limits(max_parallel_downloads, bandwidth)
     parsed = [parse_reference(text) for text in references]
     settings = session.settings
     namespace.enter()
@@ -57,9 +65,8 @@ def pull(
     async def work(store: Store) -> int:
         from asyncpull.cli.progress.choice import reporter_for
         from asyncpull.plan import PullPolicy
-        from asyncpull.pull import Limits, Puller
+        from asyncpull.pull import Puller
 
-        limits = Limits() if max_parallel_downloads is None else Limits(max_parallel_downloads=max_parallel_downloads)
         with reporter_for(settings) as reporter:
             access = registry_access(settings)
             async with Puller(store, platform=wanted, access=access, limits=limits, reporter=reporter) as puller:
