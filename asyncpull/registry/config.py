@@ -86,6 +86,11 @@ class Registries:
         """Where credentials are looked for: names of helpers, and ``containers-auth.json`` for the files."""
         return self.conf.credential_helpers or (AUTH_FILES,)
 
+    @property
+    def short_name_mode(self) -> ShortNameMode:
+        """What becomes of a short name that could mean several registries."""
+        return self.conf.short_name_mode or ShortNameMode.PERMISSIVE
+
     def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
         """Where the requests for ``reference`` go, in the order to be tried.
 
@@ -110,11 +115,18 @@ class Registries:
             if each is None or not each.blocked
         )
 
+    def rule_of(self, reference: Reference) -> str:
+        """What decides the endpoints of ``reference``, for people. Raises ConfigurationError."""
+        hosts = None if self.hosts is None else self.hosts.for_registry(reference.domain)
+        rule = self.conf.rule_for(reference.name)
+        if hosts is not None and (rule is None or not rule.blocked):
+            return str(hosts.path)
+        return "none" if rule is None else f"[[registry]] {rule.prefix} of {rule.path}"
+
     def candidates(self, text: str) -> Candidates:
         """What ``text``, a reference or a short name, may mean. Raises InvalidReferenceError."""
-        mode = self.conf.short_name_mode or ShortNameMode.PERMISSIVE
         aliases = {**self.conf.aliases, **self.recorded}
-        return candidates(text, aliases, self.conf.search, mode, self.conf.search_path)
+        return candidates(text, aliases, self.conf.search, self.short_name_mode, self.conf.search_path)
 
     def _at(self, reference: Reference, location: Location) -> Endpoint:
         repository = location.repository
