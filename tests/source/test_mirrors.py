@@ -31,6 +31,7 @@ from asyncpull.spec.manifest import Descriptor
 from asyncpull.spec.reference import Reference, parse_reference
 from asyncpull.spec.source import Fault as Blame
 from tests.support.images import OCI_MANIFEST, noise
+from tests.support.mirrors import configuration
 from tests.support.registry_faults import (
     cut,
     drop,
@@ -92,15 +93,6 @@ class Site:
     def on_all(self, part: str, *faults: Fault) -> None:
         for each in (self.one, self.two, self.home):
             each.on(part, *faults, times=None)
-
-
-def configuration(prefix: str, *mirrors: str) -> str:
-    """A registries.conf; a mirror is a location and, behind a space, what it is asked for."""
-    lines = ["[[registry]]", f'prefix = "{prefix}"', f'location = "{prefix}"']
-    for mirror in mirrors:
-        location, _, pull = mirror.partition(" ")
-        lines += ["[[registry.mirror]]", f'location = "{location}"', f'pull-from-mirror = "{pull or "all"}"']
-    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture

@@ -114,12 +114,18 @@ class Registry:
 
 @contextmanager
 def docker_registry(
-    directory: Path, *, tls: bool = False, password: bool = False, auth: Mapping[str, object] | None = None
+    directory: Path,
+    *,
+    tls: bool = False,
+    password: bool = False,
+    auth: Mapping[str, object] | None = None,
+    mirror_of: str | None = None,
 ) -> Iterator[Registry]:
     """Run a registry that keeps everything below ``directory``, and end it, by its process ID, with the block.
 
     With ``tls`` it shows a certificate that it signed itself; with ``password`` it wants USER and PASSWORD; ``auth`` is
-    its configuration of that name, and whoever wants to push then has to do it before.
+    its configuration of that name, and whoever wants to push then has to do it before. With ``mirror_of``, the URL of a
+    registry, it takes from there what it does not have, and nothing can be pushed to it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "access.log"
@@ -127,7 +133,9 @@ def docker_registry(
     address = f"127.0.0.1:{free_port()}"
     configuration = directory / "config.yml"
     settings = _configuration(directory, address, certificate, password=password)
-    configuration.write_text(json.dumps(settings | ({"auth": dict(auth)} if auth else {})))
+    settings |= {"auth": dict(auth)} if auth else {}
+    settings |= {"proxy": {"remoteurl": mirror_of}} if mirror_of else {}
+    configuration.write_text(json.dumps(settings))
     with log.open("wb") as out:
         process = subprocess.Popen([PROGRAM, "serve", str(configuration)], stdout=out, stderr=subprocess.STDOUT)
         registry = Registry(address, log, certificate, password)
