@@ -45,28 +45,31 @@ class Peer(Protocol):
 class Command:
     """A program that ends when it has pulled.
 
-    In ``words``, ``{store}`` is filled in. References follow at the place of ``{reference}``: all of them where the
-    program takes ``several``, else it runs once for each.
+    ``words`` pull one image and ``several``, where the program can do that, many of them at once; else it runs once for
+    each. ``{store}`` is filled in, and so is the word ``{reference}``, repeated for all references.
     """
 
     name: str
     version: str
     prefix: tuple[str, ...]
     words: tuple[str, ...]
-    several: bool = False
+    several: tuple[str, ...] = ()
 
     @contextmanager
     def job(self, directory: Path, references: Sequence[str]) -> Iterator[Job]:
-        groups = [references] if self.several else [[reference] for reference in references]
-        commands = [self._fill(directory, group) for group in groups]
-        yield Job([*self.prefix, *one_after_another(commands)], os.environ | _ENVIRONMENT, directory / "output")
+        if self.several and len(references) > 1:
+            command = _fill(self.several, directory, references)
+        else:
+            command = one_after_another([_fill(self.words, directory, [each]) for each in references])
+        yield Job([*self.prefix, *command], os.environ | _ENVIRONMENT, directory / "output")
 
-    def _fill(self, directory: Path, references: Sequence[str]) -> list[str]:
-        filled: list[str] = []
-        for word in self.words:
-            repeated = references if "{reference}" in word else references[:1]
-            filled += [word.format(store=directory, reference=reference) for reference in repeated]
-        return filled
+
+def _fill(words: Sequence[str], directory: Path, references: Sequence[str]) -> list[str]:
+    filled: list[str] = []
+    for word in words:
+        repeated = references if "{reference}" in word else references[:1]
+        filled += [word.format(store=directory, reference=reference) for reference in repeated]
+    return filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,13 @@ def find_peers(prefix: tuple[str, ...]) -> list[Peer]:
     """Return asyncpull and every peer that can be run behind ``prefix``."""
     store = ("--root", "{store}/root", "--runroot", "{store}/run", "--storage-driver", "overlay")
     ours = (sys.executable, "-m", "asyncpull")
-    pull: tuple[str, ...] = (*ours, *store, "--tls-verify=false", "--progress", "none", "pull", "{reference}")
-    found: list[Peer] = [Command(OURS, _version((), *ours, "--version"), (), pull, several=True)]
+    options = (*ours, *store, "--tls-verify=false", "--progress", "none")
+    pull: tuple[str, ...] = (*options, "pull", "{reference}")
+    prefetch = (*options, "prefetch", "{reference}")
+    found: list[Peer] = [Command(OURS, _version((), *ours, "--version"), (), pull, prefetch)]
     if _has(prefix, "podman"):
         pull = ("podman", *store, "--tmpdir", "{store}/tmp", "pull", "-q", "--tls-verify=false", "{reference}")
-        found.append(Command("podman", _version(prefix, "podman", "--version"), prefix, pull, several=True))
+        found.append(Command("podman", _version(prefix, "podman", "--version"), prefix, pull, pull))
     if _has(prefix, "skopeo"):
         copy: tuple[str, ...] = (
             "skopeo",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,12 +42,14 @@ def test_what_there_is_not_is_refused(text: str) -> None:
 
 def test_all_references_at_once_or_one_after_another(tmp_path: Path) -> None:
     words = ("pull", "--root", "{store}/root", "--", "{reference}")
-    several, single = (Command("any", "1", ("enter",), words, several=flag) for flag in (True, False))
+    single = Command("any", "1", ("enter",), words)
+    several = replace(single, several=("prefetch", *words[1:]))
 
     with several.job(tmp_path, ["a", "b"]) as job:
-        assert job.command == ["enter", "pull", "--root", f"{tmp_path}/root", "--", "a", "b"]
-    with single.job(tmp_path, ["a"]) as job:
-        assert job.command == ["enter", "pull", "--root", f"{tmp_path}/root", "--", "a"]
+        assert job.command == ["enter", "prefetch", "--root", f"{tmp_path}/root", "--", "a", "b"]
+    for peer in (several, single):
+        with peer.job(tmp_path, ["a"]) as job:
+            assert job.command == ["enter", "pull", "--root", f"{tmp_path}/root", "--", "a"]
     with single.job(tmp_path, ["a", "b"]) as job:
         pulls = [f"pull --root {tmp_path}/root -- {reference}" for reference in ("a", "b")]
         assert job.command == ["enter", "sh", "-ec", "\n".join(pulls)]
