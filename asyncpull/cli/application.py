@@ -34,6 +34,8 @@ _VERBS = {
     "digest": ("inspect", "Print the digest that a reference has now."),
     "tags": ("tags", "List the tags of a repository."),
     "explain": ("explain", "Show where, how and as whom a reference would be fetched."),
+    "login": ("login", "Log in to a registry."),
+    "logout": ("login", "Forget a login."),
     "create": ("containers", "Create a container: a writable layer on an image."),
     "mount": ("mounts", "Mount a container, or an image read-only; list what is mounted."),
     "unmount": ("mounts", "Count a mount down, and unmount at zero."),

@@ -41,6 +41,10 @@ def run(settings: Settings, work: Work) -> int:
             raise
         complain("interrupted" if received[0] is signal.SIGINT else "terminated")
         return _SIGNAL_BASE + received[0]
+    finally:
+        # uvloop leaves the handlers of a closed loop in place, which would swallow what comes after it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 async def _interruptible(work: Work, received: list[signal.Signals]) -> int:

@@ -305,8 +305,9 @@ def _entry(where: str, entry: object) -> Credentials | None:
         return None if token is None else Credentials("", "", token)
     try:
         decoded = base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, ValueError) as error:
-        raise ConfigurationError(f"{where}.auth is not base64 of text") from error
+    except (binascii.Error, ValueError):
+        # Not as its cause, which has the password.
+        raise ConfigurationError(f"{where}.auth is not base64 of text") from None
     username, colon, password = decoded.partition(":")
     if not colon:
         raise ConfigurationError(f"{where}.auth is not base64 of user:password")

@@ -101,10 +101,17 @@ class EndpointRequests:
 
     async def check_login(self, endpoint: Endpoint) -> None:
         """Ask whether the credentials are good for ``endpoint`` as such. Raises AuthenticationError if not."""
-        async with self.request("GET", endpoint, "the login", {}, target=f"{endpoint.prefix}/"):
-            withheld = self._door(endpoint).withheld
-        if withheld is not None:
-            raise AuthenticationError(f"{endpoint.host} could not be asked whether the credentials are good", withheld)
+        door, refused = self._door(endpoint), None
+        try:
+            async with self.request("GET", endpoint, "the login", {}, target=f"{endpoint.prefix}/"):
+                pass
+        except AuthenticationError as error:
+            refused = error
+        if door.withheld is not None:
+            message = f"{endpoint.host} could not be asked whether the credentials are good"
+            raise AuthenticationError(message, door.withheld) from refused
+        if refused is not None:
+            raise AuthenticationError(f"invalid username/password: {refused.message}") from refused
 
     def _door(self, endpoint: Endpoint) -> Door:
         scopes = (Scope("repository", endpoint.repository, ("pull",)),) if endpoint.repository else ()
