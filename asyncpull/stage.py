@@ -6,13 +6,24 @@ worker answers if and only if blob digest, blob size and diff ID are right.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from asyncpull.errors import DigestMismatchError, IntegrityError, LayerError, NotInStoreError, StoreError
+from asyncpull.errors import (
+    AsyncpullError,
+    DigestMismatchError,
+    IntegrityError,
+    LayerError,
+    NotInStoreError,
+    SourceError,
+    StoreError,
+)
 from asyncpull.extract.pool import BlobFront
 from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted
 from asyncpull.fetch.fetcher import NotWantedError
+from asyncpull.fetch.suspects import Suspects
+from asyncpull.log import Log
 from asyncpull.plan import LayerAction
 from asyncpull.progress import (
     ExtractAdvanced,
@@ -29,6 +40,7 @@ from asyncpull.progress import (
     VerifyStarted,
 )
 from asyncpull.spec.digest import Digest
+from asyncpull.spec.source import Fault
 from asyncpull.store.staging import NewLayer
 from asyncpull.waiting import run_all
 
@@ -48,6 +60,8 @@ if TYPE_CHECKING:
 
 # An event about a blob for every so many bytes of it, or every hundredth of it if that is more.
 _TELL_BYTES = 256 << 10
+
+_log = Log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +183,31 @@ class LayerStager:
         except OSError as error:
             raise NotInStoreError(f"layer {other} is not there to be copied", hint="pull the image again") from error
 
-    async def _fetch(self, step: LayerStep, *, afresh: bool = False) -> StagedStep:
-        """Fetch and extract a layer; once more from its first byte, if what an earlier pull left may be to blame."""
+    async def _fetch(self, step: LayerStep) -> StagedStep:
+        """Fetch and extract a layer; where its digest is wrong, again from one endpoint alone (fetch/suspects.py)."""
+        suspects = Suspects()
+        origin: str | None = None
+        failure: AsyncpullError | None = None
+        while True:
+            try:
+                return await self._fetch_from(step, suspects, origin, afresh=failure is not None)
+            except (IntegrityError, LayerError) as error:
+                await self.fetcher.discard(step.blob.digest)
+                if not isinstance(error, DigestMismatchError):
+                    raise
+                failure = error
+            except SourceError as error:
+                if origin is None or failure is None:
+                    raise
+                _log.warning("an endpoint asked alone does not give the blob", endpoint=origin, reason=str(error))
+                suspects.add((), alone=origin)
+            origin = suspects.next(self.source.origins)
+            if origin is None:
+                raise failure
+            _log.warning("a blob is fetched again from one endpoint alone", endpoint=origin, reason=str(failure))
+
+    async def _fetch_from(self, step: LayerStep, suspects: Suspects, origin: str | None, *, afresh: bool) -> StagedStep:
+        """Fetch and extract a layer from ``origin`` alone, if that is given, and say who sent wrong bytes of it."""
         digest = str(step.blob.digest)
         front = BlobFront(step.blob.size)
         async with self.fetcher.open(
@@ -181,18 +218,20 @@ class LayerStager:
             on_origin=lambda origin: self.tell(FetchServed, digest=digest, origin=origin),
             still_wanted=lambda: self._is_still_missing(step),
             afresh=afresh,
+            origin=origin,
         ) as blob:
             front.advance(blob.front)
             self.tell(FetchStarted, digest=digest, size=step.blob.size, position=blob.front)
             try:
                 staged, extracted = await self._extract(step, blob, front)
-                return self._staged_step(step, staged, extracted, blob)
-            except (IntegrityError, LayerError) as error:
-                failure = error
-        await self.fetcher.discard(step.blob.digest)
-        if isinstance(failure, DigestMismatchError) and blob.resumed and not afresh:
-            return await self._fetch(step, afresh=True)
-        raise failure
+            except DigestMismatchError:
+                records = await self.fetcher.records(step.blob.digest)
+                suspects.add(records, alone=origin, resumed=blob.resumed > 0)
+                raise
+            for liar in await asyncio.to_thread(suspects.liars, blob.differs):
+                _log.warning("an endpoint sent wrong bytes", endpoint=liar, blob=digest)
+                self.source.blame(liar, Fault.CORRUPT)
+            return self._staged_step(step, staged, extracted, blob)
 
     async def _extract(self, step: LayerStep, blob: FetchingBlob, front: BlobFront) -> tuple[StagedLayer, Extracted]:
         """Have a worker extract the blob while it arrives."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from asyncpull.budget import Bandwidth, Memory
 from asyncpull.fetch.blob import BlobDownload, Listener, StallLimits
 from asyncpull.fetch.scheduler import Scheduler, SchedulerLimits
-from asyncpull.journal import read_records
+from asyncpull.journal import is_as_recorded, read_records
 from asyncpull.retry import RetryPolicy
 from asyncpull.spool import open_spool, remove_spool, spool_directory
 from asyncpull.waiting import finish
@@ -67,6 +67,10 @@ class FetchingBlob:
     def origins(self) -> Mapping[str, int]:
         """How many bytes came from which endpoint, earlier or now, as far as that is known."""
         return self._spool.origins
+
+    def differs(self, record: Recorded) -> bool:
+        """Whether what was recorded of another attempt is not what this one has; blocks while that is read."""
+        return not is_as_recorded(self.fd, record)
 
     async def completed(self) -> None:
         """Wait until all bytes are here. Raises what ended the download, if that comes first."""
