@@ -1,7 +1,12 @@
-"""Which image a short name means: on a terminal somebody is asked, and the choice is recorded once it was pulled."""
+"""Which image a short name means: on a terminal somebody is asked, and the choice is recorded once it was pulled.
+
+Nobody is asked inside of the event loop, where an interrupt would not reach the question.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -9,12 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from asyncpull.cli.complaint import complain
-from asyncpull.errors import AsyncpullError, PolicyError, SourceError
+from asyncpull.errors import AsyncpullError, NotInStoreError, PolicyError, SourceError
+from asyncpull.spec.reference import has_domain, parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from asyncpull.cli.settings import Settings
     from asyncpull.registry.config import Registries
     from asyncpull.registry.shortnames import Candidates
     from asyncpull.spec.reference import Reference
@@ -35,15 +42,30 @@ class Choice:
     record_file: Path | None = None
 
 
-def choose(text: str, registries: Registries, *, can_ask: bool | None = None) -> Choice:
+def choose_all(texts: Sequence[str], settings: Settings) -> list[Choice]:
+    """Settle what each of ``texts`` means, outside of any event loop. What is configured is read for short names only.
+
+    Raises InvalidReferenceError, ConfigurationError, and UsageError where somebody must be asked and nobody is there.
+    """
+    if all(text.startswith("docker://") or has_domain(text) for text in texts):
+        return [Choice(text, (parse_reference(text),)) for text in texts]
+    from asyncpull.cli import logs
+    from asyncpull.cli.opening import registry_access
+    from asyncpull.registry.config import load_registries
+    from asyncpull.registry.credentials import user_id
+
+    logs.configure(settings.log_level, settings.log_format)
+    registries = asyncio.run(load_registries(registry_access(settings), os.environ, user_id(os.environ)))
+    can_ask = sys.stdin.isatty() and sys.stderr.isatty()
+    return [choose(text, registries, can_ask=can_ask) for text in texts]
+
+
+def choose(text: str, registries: Registries, *, can_ask: bool) -> Choice:
     """Settle what ``text`` means, and ask where it may mean several things and somebody is there to answer.
 
-    ``can_ask`` is whether there is, by itself whether stdin and stderr are terminals. Raises InvalidReferenceError,
-    and UsageError where somebody must be asked and nobody is there.
+    Raises InvalidReferenceError, and UsageError where somebody must be asked and nobody is there.
     """
     found = registries.candidates(text)
-    if can_ask is None:
-        can_ask = sys.stdin.isatty() and sys.stderr.isatty()
     if not (found.needs_choice and can_ask):
         return Choice(text, found.unasked())
     return Choice(text, (_ask(text, found),), found.record, registries.record_file)
@@ -55,11 +77,11 @@ async def first_of(choice: Choice, attempt: Callable[[Reference], Awaitable[T]])
     Raises the error of the last reference, whose hint tells of the others, and at once what no other registry could
     put right.
     """
-    failures: list[SourceError | PolicyError] = []
+    failures: list[SourceError | PolicyError | NotInStoreError] = []
     for reference in choice.references:
         try:
             result = await attempt(reference)
-        except (SourceError, PolicyError) as error:
+        except (SourceError, PolicyError, NotInStoreError) as error:
             failures.append(error)
             continue
         await _record(choice, reference)

@@ -117,7 +117,7 @@ class RegistryClient:
         Only the registry itself is asked: a mirror has those that somebody asked it for. Raises SourceError,
         DocumentError, and DocumentTooLargeError where the list has no end.
         """
-        endpoint = next(endpoint for endpoint in await self.endpoints(reference) if not endpoint.is_mirror)
+        endpoint = (await self.endpoints(reference))[-1]  # the registry itself, or what hosts.toml has in its place
         return await retrying(self._retry, lambda: self._tags(endpoint))
 
     def rate_limit(self, registry: str) -> RateLimit | None:
@@ -127,7 +127,7 @@ class RegistryClient:
     async def check_login(self, registry: str, credentials: Credentials) -> None:
         """Ask ``registry``, a domain, whether ``credentials`` are good there. Raises AuthenticationError if not."""
         endpoints = await self.endpoints(Reference(registry, "login"))
-        itself = replace(next(each for each in endpoints if not each.is_mirror), repository="", account=registry)
+        itself = replace(endpoints[-1], repository="", account=registry)
 
         async def given() -> Keyring:
             return Keyring(given=credentials)

@@ -209,8 +209,7 @@ def _load(access: RegistryAccess, environ: Mapping[str, str]) -> Registries:
             files.append(path)
         elif path is not None and not is_drop_in:
             raise ConfigurationError(f"{path}: no such file with registries")
-    user = configuration_home(environ)
-    usual = SYSTEM_DIRECTORIES if user is None else (user / "certs.d", *SYSTEM_DIRECTORIES)
+    usual = (*(home / "certs.d" for home in configuration_homes(environ)), *SYSTEM_DIRECTORIES)
     return Registries(
         access=access,
         conf=conf,
@@ -223,24 +222,26 @@ def _load(access: RegistryAccess, environ: Mapping[str, str]) -> Registries:
 def _registries_conf_paths(access: RegistryAccess, environ: Mapping[str, str]) -> tuple[Path | None, Sequence[Path]]:
     """The one file, None if there is none, and the directories of drop-ins, in order."""
     variable = environ.get("CONTAINERS_REGISTRIES_CONF", environ.get("REGISTRIES_CONFIG_PATH"))
-    user = configuration_home(environ)
-    said = access.registries_conf or (Path(variable) if variable else None)
-    main, directories = said, [_SYSTEM / "registries.conf.d"]
-    if said is None:
-        usual = (*(() if user is None else (user,)), _SYSTEM, _VENDOR)
-        main = next((home / "registries.conf" for home in usual if os.path.exists(home / "registries.conf")), None)
-        if user is not None and main == user / "registries.conf":
-            directories = []
-    if user is not None:
-        directories.append(user / "registries.conf.d")
-    return main, directories if access.registries_conf_dir is None else [access.registries_conf_dir]
+    homes = configuration_homes(environ)
+    main, directories = access.registries_conf or (Path(variable) if variable else None), (_SYSTEM, *reversed(homes))
+    if main is None:
+        usual = (home / "registries.conf" for home in (*homes, _SYSTEM, _VENDOR))
+        main = next((path for path in usual if os.path.exists(path)), None)
+        if main is not None and main.parent in homes:
+            directories = tuple(reversed(homes))
+    if access.registries_conf_dir is not None:
+        return main, (access.registries_conf_dir,)
+    return main, tuple(directory / "registries.conf.d" for directory in directories)
 
 
-def configuration_home(environ: Mapping[str, str]) -> Path | None:
-    """The user's directory for what ``/etc/containers`` holds for the system; None for who has no home."""
-    if environ.get("XDG_CONFIG_HOME"):
-        return Path(environ["XDG_CONFIG_HOME"]) / "containers"
-    return Path(environ["HOME"]) / ".config/containers" if environ.get("HOME") else None
+def configuration_homes(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """The user's directories for what ``/etc/containers`` holds for the system, the more important first.
+
+    podman 5 knows ``~/.config`` alone, podman 6 XDG_CONFIG_HOME in its place; both are looked into.
+    """
+    xdg, home = environ.get("XDG_CONFIG_HOME"), environ.get("HOME")
+    homes = (*((Path(xdg),) if xdg else ()), *((Path(home, ".config"),) if home else ()))
+    return tuple(dict.fromkeys(each / "containers" for each in homes))
 
 
 def _drop_ins(directory: Path) -> Iterator[Path]:

@@ -220,6 +220,12 @@ def test_a_drop_in_is_version_2() -> None:
     assert str(caught.value).startswith(f"{FILE}: registries: this is version 1 of the format")
 
 
+def test_slashes_at_the_end_mean_nothing() -> None:
+    # skopeo up to 1.9 forgets them at mirrors, and fails.
+    text = table(location='"a.example/"') + '[[registry.mirror]]\nlocation = "m.example/a//"'
+    assert sources(text, "a.example/x:1") == ["m.example/a/x:1", "a.example/x:1"]
+
+
 @pytest.mark.parametrize("location", ["mirror", "docker.io", "b.example/X", "*.example"])
 def test_a_location_that_makes_no_name_is_refused(location: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

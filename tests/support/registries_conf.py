@@ -82,7 +82,7 @@ LOCATIONS: list[tuple[str, str, list[str] | None]] = [
     (table(location='"a.example"', insecure="false"), "a.example/x", ["a.example/x:latest"]),
     # mirror
     (
-        table(location='"a.example"') + MIRROR + '[[registry.mirror]]\nlocation="n.example/a/"\ninsecure=true',
+        table(location='"a.example"') + MIRROR + '[[registry.mirror]]\nlocation="n.example/a"\ninsecure=true',
         "a.example/x",
         ["m.example/x:latest", "!n.example/a/x:latest", "a.example/x:latest"],
     ),

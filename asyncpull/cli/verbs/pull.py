@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from asyncpull.cli import namespace
+from asyncpull.cli.choosing import choose_all, first_of
 from asyncpull.cli.opening import (
     limit_options,
     platform_options,
@@ -23,6 +24,7 @@ from asyncpull.cli.targets import settle
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncpull.cli.choosing import Choice
     from asyncpull.plan import PulledImage, PullPolicy
     from asyncpull.pull import Puller
     from asyncpull.spec.reference import Reference
@@ -58,9 +60,11 @@ def pull(
     from asyncpull.spec.reference import parse_reference
 
     wanted, limits = wanted_platform(**platform), wanted_limits(max_parallel_downloads, bandwidth)
-    parsed = [parse_reference(text) for text in references]
+    for text in references:
+        parse_reference(text)  # what cannot be meant is told before anything is asked or made
     settings = session.settings
     namespace.enter()
+    choices = choose_all(references, settings)
 
     async def work(store: Store) -> int:
         from asyncpull.cli.progress.choice import reporter_for
@@ -70,10 +74,21 @@ def pull(
         with reporter_for(settings) as reporter:
             access = registry_access(settings)
             async with Puller(store, platform=wanted, access=access, limits=limits, reporter=reporter) as puller:
-                outcomes = await pull_all(puller, parsed, PullPolicy(policy))
-        return show(outcomes, parsed, settings)
+                outcomes = await pull_choices(puller, choices, PullPolicy(policy))
+        return show(outcomes, references, settings)
 
     return run_with_store(settings, work)
+
+
+async def pull_choices(
+    puller: Puller, choices: Sequence[Choice], policy: PullPolicy
+) -> list[PulledImage | BaseException]:
+    """Pull all ``choices`` at once; what each came to, in their order."""
+
+    async def attempt(reference: Reference) -> PulledImage:
+        return await puller.pull(reference, when=policy)
+
+    return await asyncio.gather(*(first_of(choice, attempt) for choice in choices), return_exceptions=True)
 
 
 async def pull_all(
@@ -84,9 +99,9 @@ async def pull_all(
     return await asyncio.gather(*pulls, return_exceptions=True)
 
 
-def show(outcomes: Sequence[PulledImage | BaseException], references: Sequence[Reference], settings: Settings) -> int:
+def show(outcomes: Sequence[PulledImage | BaseException], references: Sequence[str], settings: Settings) -> int:
     """Write what was pulled to stdout and what failed to stderr; the exit code that says it all."""
-    pulled, code = settle(map(str, references), outcomes)
+    pulled, code = settle(references, outcomes)
     if settings.json:
         write_json([pulled_as_json(image) for image in pulled])
     else:
