@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from asyncpull.errors import NotInStoreError, SourceError
@@ -43,12 +43,14 @@ from asyncpull.registry.client import RegistryClient
 from asyncpull.resolve import resolve_image, resolved_from_store
 from asyncpull.sharing import Sharing
 from asyncpull.source.registry import RegistrySource
+from asyncpull.space import Space
 from asyncpull.spec.layerid import layer_ids
 from asyncpull.spec.platform import host_platform
 from asyncpull.spec.reference import Reference, parse_reference
 from asyncpull.spool import recorded_bytes
 from asyncpull.stage import LayerStager, StagedStep
 from asyncpull.store.staging import NewImage
+from asyncpull.waiting import run_beside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -122,6 +124,7 @@ class Puller:
         )
         self._pool = WorkerPool(limits.workers)
         self._sharing = Sharing()
+        self._space = Space(store.spool_root, store.config.graph_root)
         self._events = EventHub(reporter or Silent())
         self._resolving = asyncio.Semaphore(_RESOLVED_AT_ONCE)
         self._numbers = itertools.count(1)
@@ -209,6 +212,10 @@ class Puller:
         """
         wanted = parse_reference(reference) if isinstance(reference, str) else reference
         image = await resolve_image(RegistrySource(self._client, wanted), wanted, self._platform)
+        return await self._estimate(image)
+
+    async def _estimate(self, image: ResolvedImage) -> PullEstimate:
+        """Plan, at the price it has now."""
         snapshot = await self._store.snapshot()
         plan = plan_pull(image, snapshot)
         blobs = {step.blob.digest: step.blob.size for step in plan.having(LayerAction.FETCH)}
@@ -241,7 +248,8 @@ class Puller:
         self, image: ResolvedImage, source: Source, share: Share, tell: Teller
     ) -> tuple[PullPlan, list[StagedStep]]:
         """Plan, stage and commit. Raises NotInStoreError if a layer that was to be reused is gone."""
-        plan = plan_pull(image, await self._store.snapshot())
+        estimate = await self._estimate(image)
+        plan = estimate.plan
         tell(
             Resolved,
             digest=str(image.digest),
@@ -249,9 +257,10 @@ class Puller:
             reused=len(plan.steps) - len(plan.having(LayerAction.FETCH)),
             bytes_to_fetch=plan.bytes_to_fetch,
         )
-        async with self._store.stage() as staging:
+        async with self._store.stage() as staging, self._space.reserved(share.place, estimate, tell.reporter) as room:
+            tell = replace(tell, reporter=room)
             stager = LayerStager(self._store, staging, source, self._fetcher, self._pool, share, tell)
-            steps = await stager.stage(plan)
+            steps = await run_beside(stager.stage(plan), room.refused())
             tell(CommitStarted)
             await self._store.commit(staging, _new_image(image, steps))
             share.is_committed = True

@@ -28,6 +28,7 @@ a race only throws away what it has staged.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -42,11 +43,12 @@ class Sharing:
 
     def __init__(self) -> None:
         self._shares: list[Share] = []
+        self._places = itertools.count(1)
 
     @contextmanager
     def joined(self, pull: int, layers: Collection[str], blobs: Collection[Digest]) -> Iterator[Share]:
         """The share of pull number ``pull`` in the layers with these IDs and these blobs, while the body runs."""
-        share = Share(self, pull, frozenset(layers), frozenset(blobs))
+        share = Share(self, pull, next(self._places), frozenset(layers), frozenset(blobs))
         self._shares.append(share)
         try:
             yield share
@@ -68,13 +70,15 @@ class Sharing:
 
 
 class Share:
-    """What one pull wants, and its place among the others; from ``Sharing.joined``.
+    """What the pull with the number ``pull`` wants, and its place in the order of arrival; from ``Sharing.joined``.
 
     ``is_committed`` is set by the pull when its image is in the store.
     """
 
-    def __init__(self, sharing: Sharing, pull: int, layers: frozenset[str], blobs: frozenset[Digest]) -> None:
-        self.pull, self.layers, self.blobs = pull, layers, blobs
+    def __init__(
+        self, sharing: Sharing, pull: int, place: int, layers: frozenset[str], blobs: frozenset[Digest]
+    ) -> None:
+        self.pull, self.place, self.layers, self.blobs = pull, place, layers, blobs
         self.is_committed = False
         self._sharing = sharing
         self._left = asyncio.Event()

@@ -46,3 +46,21 @@ async def run_all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     for task in failed:
         task.result()
     return [task.result() for task in tasks]
+
+
+async def run_beside(work: Coroutine[Any, Any, T], watch: Coroutine[Any, Any, None]) -> T:
+    """Run ``work`` to its end and return its result, with ``watch`` beside it, whose failure ends it.
+
+    What is raised is the failure of ``watch`` if there is one, else that of ``work``, when both have ended.
+    """
+    tasks = asyncio.ensure_future(work), asyncio.ensure_future(watch)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        has_failed = tasks[1].done() and not tasks[1].cancelled() and tasks[1].exception() is not None
+        for task in tasks:
+            task.cancel()
+        await finish(asyncio.gather(*tasks, return_exceptions=True))
+    if has_failed:
+        tasks[1].result()
+    return tasks[0].result()

@@ -20,7 +20,7 @@ LEVELS = [
     {"spec"},
     {"budget", "layer", "plan", "progress", "proxies", "ranges", "retry", "sharing", "tls", "waiting"},
     {"estimate", "events", "http", "journal", "lockfile", "spool"},
-    {"registry", "fetch", "extract", "store"},
+    {"registry", "fetch", "extract", "space", "store"},
     {"source", "resolve", "stage"},
     {"pull"},
     {"prefetch"},
