@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import (
     AuthenticationError,
+    DigestMismatchError,
     InvalidDigestError,
     NotFoundError,
     SizeMismatchError,
@@ -126,8 +127,9 @@ class RegistryClient:
 
     async def check_login(self, registry: str, credentials: Credentials) -> None:
         """Ask ``registry``, a domain, whether ``credentials`` are good there. Raises AuthenticationError if not."""
-        endpoints = await self.endpoints(Reference(registry, "login"))
-        itself = replace(endpoints[-1], repository="", account=registry)
+        # Wherever its repositories may be: a password for this registry is for no other.
+        itself = (await self.registries()).itself(Reference(registry, "login"))
+        itself = replace(itself, repository="", account=registry)
 
         async def given() -> Keyring:
             return Keyring(given=credentials)
@@ -158,6 +160,8 @@ class RegistryClient:
             async with self._requests.request("HEAD", endpoint, f"manifests/{name}", _ACCEPT) as response:
                 said = _content_digest(response)
                 media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            if said is not None and isinstance(name, Digest) and said != name:
+                raise DigestMismatchError(f"manifest of {endpoint.account}", str(name), str(said))
             # The digest of another document than we would be given is of no use.
             if said is not None and media_type in ACCEPTED_MANIFESTS:
                 return said

@@ -115,6 +115,13 @@ class Registries:
             if each is None or not each.blocked
         )
 
+    def itself(self, reference: Reference) -> Endpoint:
+        """The registry that ``reference`` names, and no other place that stands for it. Raises PolicyError."""
+        rule = self.conf.rule_for(reference.name)
+        if rule is not None and rule.blocked:
+            raise _blocked(reference, (rule,))
+        return self._at(reference, Location(reference, rule is not None and rule.insecure, is_mirror=False))
+
     def rule_of(self, reference: Reference) -> str:
         """What decides the endpoints of ``reference``, for people. Raises ConfigurationError."""
         hosts = None if self.hosts is None else self.hosts.for_registry(reference.domain)

@@ -209,6 +209,17 @@ async def test_where_head_tells_nothing_get_does(
     assert [request.method for request in registry.asked("/manifests/")] == ["HEAD", "GET"]
 
 
+async def test_head_may_not_tell_another_digest_than_was_named(
+    registry: RegistrySimulator, client: RegistryClient
+) -> None:
+    digest = registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+    other = str(Digest.of(b"something else"))
+    registry.on("/manifests/", header("Docker-Content-Digest", other), times=None, method="HEAD")
+    named = in_registry(registry).with_digest(Digest.parse(digest))
+    with pytest.raises(DigestMismatchError, match=other):
+        await RegistrySource(client, named).digest()
+
+
 async def test_a_small_blob_is_verified(registry: RegistrySimulator, client: RegistryClient) -> None:
     data = b'{"rootfs":{}}'
     registry.add_blob(data)

@@ -24,6 +24,7 @@ from asyncpull.errors import (
 from asyncpull.http import HttpTimeouts
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
+from asyncpull.registry.credentials import Credentials
 from asyncpull.retry import RetryPolicy
 from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
@@ -394,6 +395,50 @@ async def test_credentials_go_to_whom_they_belong(site: Site, tmp_path: Path) ->
     assert shown[0] == {basic("mirror", "of one")}
     assert shown[1] == set()
     assert shown[2] == {basic("owner", "of home"), "Bearer token-0"}
+
+
+async def test_a_login_is_checked_by_whom_it_is_for(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "moved.conf"
+    path.write_text(f'[[registry]]\nprefix = "{site.home.address}"\nlocation = "{site.one.address}"\n')
+    site.home.protection = Basic("owner", "of home")
+    async with make_client(path) as client:
+        await client.check_login(site.home.address, Credentials("owner", "of home"))
+        with pytest.raises(AuthenticationError):
+            await client.check_login(site.home.address, Credentials("owner", "wrong"))
+        assert not site.one.requests
+        # What is pulled is where the configuration says.
+        assert await client.tags(site.reference) == ("t",)
+        assert (await RegistrySource(client, site.reference).manifest()).raw == RAW
+    assert len(site.one.asked("/a/b/")) == 2
+
+
+# hosts.toml
+
+
+async def test_hosts_of_containerd(site: Site, tmp_path: Path) -> None:
+    directory = tmp_path / "hosts" / site.home.address
+    directory.mkdir(parents=True)
+    (directory / "hosts.toml").write_text(f"""
+server = "http://{site.two.address}"
+[host."http://{site.one.address}/mirror"]
+  capabilities = ["pull"]
+  [host."http://{site.one.address}/mirror".header]
+    x-key = "secret"
+""")
+    access = RegistryAccess(hosts_dir=tmp_path / "hosts", registries_conf_dir=tmp_path / "none")
+    site.one.on("/mirror/v2/a/b/manifests", redirect(f"{site.home.url}/v2/a/b/manifests/{DIGEST}"), times=None)
+    site.one.on("/mirror/v2/a/b/blobs", status(200, BLOB), times=None)
+    async with RegistryClient(access, environ={"HOME": str(tmp_path)}) as client:
+        source = RegistrySource(client, site.reference)
+        assert (await source.manifest()).raw == RAW
+        assert site.asked("/manifests/t") == [0, 1, 0]
+        assert (await source.manifest(DIGEST)).raw == RAW
+        assert await received(source) == (f"{site.one.address}/mirror/v2/a/b", BLOB)
+        assert await client.tags(site.reference) == ("t",)
+    assert [request.headers["x-key"] for request in site.one.requests] == ["secret"] * 2
+    assert {request.query[0] for request in site.one.requests} == {("ns", site.home.address)}
+    [redirected] = site.home.asked("/manifests/")
+    assert "x-key" not in redirected.headers
 
 
 async def test_a_wrong_digest_from_all_is_refused(site: Site) -> None:
