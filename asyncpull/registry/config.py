@@ -60,10 +60,6 @@ class RegistryAccess:
     registries_conf_dir: Path | None = None
     hosts_dir: Path | None = None
 
-    def endpoint(self, reference: Reference) -> Endpoint:
-        """Where the requests for ``reference`` go, if no file says anything."""
-        return Registries(self).endpoints(reference)[-1]
-
 
 @dataclass(frozen=True, slots=True)
 class Registries:
@@ -94,7 +90,9 @@ class Registries:
     def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
         """Where the requests for ``reference`` go, in the order to be tried.
 
-        Raises PolicyError if the registry is blocked, ConfigurationError where the files cannot be followed.
+        Those that do not resolve tags are only asked for what is verified by its digest. podman leaves mirrors for
+        digests alone where the reference is a tag; here blobs may come from them. Raises PolicyError if the registry is
+        blocked, ConfigurationError where the files cannot be followed.
         """
         rule = self.conf.rule_for(reference.name)
         if rule is not None and rule.blocked:
@@ -103,7 +101,7 @@ class Registries:
         if hosts is not None:
             said = rule is not None and rule.insecure
             return self._of_hosts(reference, hosts, registry_insecure=said)
-        locations = (Location(reference, False, is_mirror=False),) if rule is None else rule.locations(reference)
+        locations = (Location(reference),) if rule is None else rule.locations(reference)
         # A mirror, or the place that a registry really is at, may be blocked by a table of its own.
         rules = [self.conf.rule_for(location.repository.name) for location in locations]
         blocking = tuple(each for each in rules if each is not None and each.blocked)
@@ -145,6 +143,7 @@ class Registries:
             is_mirror=location.is_mirror,
             insecure=self._is_insecure(repository.domain, said=location.insecure),
             namespace=reference.domain if is_elsewhere and repository.path == reference.path else None,
+            resolves_tags=location.resolves_tags,
             tls=self.certificates.for_registry(repository.domain),
         )
 
@@ -277,4 +276,7 @@ def _host_of(domain: str) -> str:
 
 
 def _blocked(reference: Reference, rules: Sequence[RegistryRule]) -> PolicyError:
-    return PolicyError(str(reference), tuple(f"registry {rule.prefix} is blocked by {rule.path}" for rule in rules))
+    reasons = tuple(f"registry {rule.prefix} is blocked by {rule.path}" for rule in rules)
+    return PolicyError(
+        str(reference), reasons, "blocked = true stands there; whoever administers this machine wants it"
+    )

@@ -65,11 +65,15 @@ class MirrorRule:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a repository really is: ``repository`` is the reference there."""
+    """Where a repository really is: ``repository`` is the reference there.
+
+    One that does not ``resolves_tags`` is asked only for what is verified by its digest.
+    """
 
     repository: Reference
-    insecure: bool
-    is_mirror: bool
+    insecure: bool = False
+    is_mirror: bool = False
+    resolves_tags: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +100,17 @@ class RegistryRule:
         return length if not after or after[0] in ":/@" else 0
 
     def locations(self, reference: Reference) -> tuple[Location, ...]:
-        """Where ``reference`` is looked for, in order, the registry itself last. Raises ConfigurationError."""
-        mirrors = [mirror for mirror in self.mirrors if mirror.serves(reference)]
-        return (
-            *(Location(self._moved(reference, each.location), each.insecure, is_mirror=True) for each in mirrors),
-            Location(self._moved(reference, self.location), self.insecure, is_mirror=False),
-        )
+        """Where ``reference`` is looked for, in order, the registry itself last. Raises ConfigurationError.
+
+        Mirrors for digests are among them if it is a tag too, for the blobs and the manifests that an index names.
+        """
+        found = []
+        for mirror in self.mirrors:
+            serves = mirror.serves(reference)
+            if serves or mirror.pull == "digest-only":
+                moved = self._moved(reference, mirror.location)
+                found.append(Location(moved, mirror.insecure, is_mirror=True, resolves_tags=serves))
+        return (*found, Location(self._moved(reference, self.location), self.insecure))
 
     def _moved(self, reference: Reference, location: str) -> Reference:
         if not location:

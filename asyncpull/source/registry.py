@@ -97,7 +97,7 @@ class RegistrySource:
         if descriptor.size > limit:
             raise DocumentTooLargeError(f"blob {descriptor.digest} has {descriptor.size} bytes, the limit is {limit}")
         return await self._whole(
-            await self._serving(descriptor.digest),
+            await self._serving(),
             descriptor.digest,
             lambda endpoint: self._client.blob_bytes(endpoint, descriptor),
         )
@@ -111,7 +111,7 @@ class RegistrySource:
         It is not tried again after a pause: whoever reads it knows what is missing, and asks again for that. Raises
         ValueError for an ``origin`` that is none of ``origins``.
         """
-        asked = _Round(self._client, await self._serving(descriptor.digest, origin), descriptor.digest)
+        asked = _Round(self._client, await self._serving(origin), descriptor.digest)
         async with AsyncExitStack() as opened:
             for endpoint in asked.order:
                 with asked.failing(endpoint):
@@ -144,28 +144,22 @@ class RegistrySource:
     async def _naming(self, digest: Digest | None) -> list[Endpoint]:
         """Who may be asked for a document: for one with a digest everybody, what a tag means not."""
         if digest is not None:
-            return [*await self._endpoints(digest)]
+            return [*await self._endpoints()]
         return [endpoint for endpoint in await self._client.endpoints(self._reference) if endpoint.resolves_tags]
 
-    async def _serving(self, digest: Digest, origin: str | None = None) -> list[Endpoint]:
+    async def _serving(self, origin: str | None = None) -> list[Endpoint]:
         """Who may be asked for a blob, or only ``origin``."""
-        serving = [endpoint for endpoint in await self._endpoints(digest) if endpoint.serves_blobs]
+        serving = [endpoint for endpoint in await self._endpoints() if endpoint.serves_blobs]
         if origin is None:
             return serving
         if origin not in self.origins:
             raise ValueError(f"{origin} is no endpoint of {self.name}")
         return [endpoint for endpoint in serving if endpoint.name == origin]
 
-    async def _endpoints(self, digest: Digest) -> tuple[Endpoint, ...]:
-        """Who may be asked for what has a digest: the mirrors for digests, those for tags, the registry itself.
-
-        Some mirrors are for digests only. What is verified by its digest may come from them whatever the reference is.
-        """
+    async def _endpoints(self) -> tuple[Endpoint, ...]:
+        """Who may be asked for what has a digest, the registry itself last."""
         if not self._known:
-            known = [*await self._client.endpoints(self._reference.with_digest(digest))]
-            home = next((number for number, endpoint in enumerate(known) if not endpoint.is_mirror), len(known))
-            for_tags = [each for each in await self._client.endpoints(self._reference) if each not in known]
-            self._known = (*known[:home], *for_tags, *known[home:])
+            self._known = await self._client.endpoints(self._reference)
         return self._known
 
     def __repr__(self) -> str:

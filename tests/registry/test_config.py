@@ -14,6 +14,7 @@ from asyncpull.spec.reference import parse_reference
 if TYPE_CHECKING:
     from pathlib import Path
 
+DIGEST = "sha256:" + "0" * 64
 INSECURE = frozenset({"localhost:5000"})
 
 
@@ -83,9 +84,18 @@ async def test_mirrors_come_before_the_registry(tmp_path: Path) -> None:
             is_mirror=True,
             insecure=True,
         ),
+        Endpoint(
+            "mirror.gcr.io",
+            "library/alpine",
+            "mirror.gcr.io/library/alpine",
+            is_mirror=True,
+            namespace="docker.io",
+            resolves_tags=False,
+        ),
         Endpoint("registry-1.docker.io", "library/alpine", "docker.io/library/alpine"),
     )
     by_digest = registries.endpoints(parse_reference("alpine@sha256:" + "0" * 64))
+    assert all(each.resolves_tags for each in by_digest)
     assert [each.host for each in by_digest] == [
         "mirror.example",
         "cache.example:5000",
@@ -95,7 +105,24 @@ async def test_mirrors_come_before_the_registry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tls_verify", "insecure"), [(None, [False, True, False]), (True, [False] * 3), (False, [True] * 3)]
+    ("suffix", "expected"),
+    [
+        (":1", [("all.example", True), ("exact.example", False), ("tags.example", True), ("a.example", True)]),
+        (f"@{DIGEST}", [("all.example", True), ("exact.example", True), ("a.example", True)]),
+    ],
+)
+async def test_who_may_be_asked_for_content(tmp_path: Path, suffix: str, expected: list[tuple[str, bool]]) -> None:
+    mirrors = (("all", "all"), ("exact", "digest-only"), ("tags", "tag-only"))
+    text = '[[registry]]\nlocation = "a.example"\n' + "".join(
+        f'[[registry.mirror]]\nlocation = "{name}.example"\npull-from-mirror = "{pull}"\n' for name, pull in mirrors
+    )
+    registries = await loaded(tmp_path, text)
+    endpoints = registries.endpoints(parse_reference(f"a.example/x{suffix}"))
+    assert [(each.host, each.resolves_tags) for each in endpoints] == expected
+
+
+@pytest.mark.parametrize(
+    ("tls_verify", "insecure"), [(None, [False, True, False, False]), (True, [False] * 4), (False, [True] * 4)]
 )
 async def test_tls_verify_overrides_what_files_say(
     tmp_path: Path, tls_verify: bool | None, insecure: list[bool]
@@ -186,6 +213,30 @@ async def test_drop_ins_are_read_by_name(tmp_path: Path) -> None:
     (other / "a.conf").write_text("")
     registries = await load_registries(RegistryAccess(registries_conf_dir=other), environ, 0)
     assert registries.files == (user / "registries.conf", other / "a.conf")
+
+
+async def test_both_homes_of_a_user_are_looked_into(tmp_path: Path) -> None:
+    xdg, home = tmp_path / "xdg/containers", tmp_path / ".config/containers"
+    for directory, host in ((xdg, "xdg.example"), (home, "home.example")):
+        (directory / "registries.conf.d").mkdir(parents=True)
+        (directory / "registries.conf.d/a.conf").write_text(f'unqualified-search-registries = ["{host}"]')
+        (directory / f"certs.d/{host}").mkdir(parents=True)
+        (directory / f"certs.d/{host}/ca.crt").touch()
+    (home / "registries.conf").write_text("")
+    environ = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "xdg")}
+    registries = await load_registries(RegistryAccess(), environ, 0)
+    assert registries.files == tuple(
+        path / name
+        for path, name in (
+            (home, "registries.conf"),
+            (home, "registries.conf.d/a.conf"),
+            (xdg, "registries.conf.d/a.conf"),
+        )
+    )
+    assert registries.candidates("x").references[0].domain == "xdg.example"
+    for directory, host in ((xdg, "xdg.example"), (home, "home.example")):
+        (endpoint,) = registries.endpoints(parse_reference(f"{host}/x"))
+        assert endpoint.tls.authorities == (directory / f"certs.d/{host}/ca.crt",)
 
 
 async def test_credential_helpers_default_to_the_files(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ def conf(text: str, *, is_drop_in: bool = False) -> RegistriesConf:
 
 
 def sources(text: str, reference: str) -> list[str] | None:
-    """Where a reference is looked for by the table that counts, None where there is none."""
+    """Where a reference itself is looked for by the table that counts, None where there is none."""
     parsed = parse_reference(reference)
     rule = conf(text).rule_for(parsed.name)
     if rule is None:
         return None
-    return [f"{'!' if each.insecure else ''}{each.repository}" for each in rule.locations(parsed)]
+    return [f"{'!' if each.insecure else ''}{each.repository}" for each in rule.locations(parsed) if each.resolves_tags]
 
 
 @pytest.mark.parametrize(("text", "reference", "expected"), LOCATIONS)
