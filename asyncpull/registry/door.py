@@ -122,7 +122,8 @@ class Door:
         DocumentError and ConfigurationError.
         """
         async with self.lock:
-            if self.key() != visit.sent and set(self.wanted) <= set(self.scopes):
+            key = self.key()
+            if key is not None and key != visit.sent and set(self.wanted) <= set(self.scopes):
                 return
             self._key = None
             realm = realm_of(challenges, self.host, plain_http=plain_http)

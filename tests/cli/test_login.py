@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="docker-registry is not installed")
 
-DONE, NOT_FOUND, USAGE, NO_PERMISSION = 0, 2, 64, 77
+DONE, NOT_FOUND, USAGE, REFUSED_CONTENT, NO_PERMISSION = 0, 2, 64, 65, 77
 IMAGE = image([tar([file("etc/hostname", b"here")])])
 
 
@@ -178,6 +178,43 @@ def test_the_first_registry_that_is_searched(command: Command, registry: Registr
     conf_and_file = ("--registries-conf", str(conf), "--authfile", str(tmp_path / "auth.json"))
     assert login(command, PASSWORD, "-u", USER, "--password-stdin", *conf_and_file).code == DONE
     assert command("logout", *conf_and_file).out == f"Removed login credentials for {registry.address}\n"
+
+
+def test_registries_conf_says_how_the_registry_is_asked(command: Command, registry: Registry, tmp_path: Path) -> None:
+    kept = credential_program(tmp_path / "bin", "one", {})
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    conf = tmp_path / "registries.conf"
+    head = 'credential-helpers = ["one", "containers-auth.json"]\n[[registry]]\n'
+    at = ("--registries-conf", str(conf), "--authfile", str(tmp_path / "auth.json"), registry.address)
+    arguments = ("login", "-u", USER, "-p", PASSWORD, *at)
+    # It is insecure; its images are elsewhere, which is nobody to log in to.
+    conf.write_text(f'{head}location = "127.0.0.1:1"\nprefix = "{registry.address}"\ninsecure = true\n')
+    ended = command(*arguments, environment=environment)
+    assert ended.code == DONE, ended.err
+    assert json.loads(kept.read_text()) == {registry.address: [USER, PASSWORD]}
+    assert not (tmp_path / "auth.json").exists()
+    conf.write_text(f'{head}location = "{registry.address}"\ninsecure = true\n')
+    authfile = ("--authfile", str(tmp_path / "empty.json"))
+    (tmp_path / "empty.json").write_text("{}")
+    pulled = command("pull", *at[:2], *authfile, f"{registry.address}/a/b:t", environment=environment)
+    assert pulled.code == DONE, pulled.err
+    assert command("logout", *at[:2], *authfile, registry.address, environment=environment).code == DONE
+    assert json.loads(kept.read_text()) == {}
+    conf.write_text(f'{head}location = "{registry.address}"\nblocked = true\n')
+    blocked = command(*arguments, environment=environment)
+    assert (blocked.code, "is blocked by" in blocked.err) == (REFUSED_CONTENT, True)
+    assert json.loads(kept.read_text()) == {}
+
+
+def test_logins_at_once_lose_nothing(command: Command, registry: Registry, tmp_path: Path) -> None:
+    authfile = tmp_path / "auth.json"
+    keys = [f"{registry.address}/n{number}" for number in range(5)]
+    at = ("login", "--tls-verify=false", "-u", USER, "-p", PASSWORD, "--authfile", str(authfile))
+    running = [command.start(*at, key) for key in keys]
+    for process in running:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == DONE, out + err
+    assert sorted(json.loads(authfile.read_text())["auths"]) == keys
 
 
 def test_programs_keep_logins(command: Command, registry: Registry, tmp_path: Path) -> None:
