@@ -43,7 +43,9 @@ _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _SCHEME = re.compile(rf"[\s,]*({_TOKEN})(?:[ \t]+|$|(?=,))")
 _PARAMETER = re.compile(rf'[\s,]*({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
 _TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*[ \t]*(?=,|$)")
-_SCOPE = re.compile(r"([a-z0-9]+(?:\([a-z0-9]+\))?):([^ ]+):([^ :]+)")
+_SCOPE = re.compile(r"([a-z0-9]+(?:\([a-z0-9]+\))?):([^ ]{1,300}):([^ :]+)")
+# So many scopes are asked for; challenge upon challenge could name any number.
+_SCOPES_LIMIT = 16
 _CLIENT_ID = "asyncpull"
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _NO_POST = frozenset({404, 405})
@@ -142,7 +144,7 @@ def asked_scopes(challenges: Sequence[Challenge], ours: Sequence[Scope]) -> tupl
     challenge = _bearer(challenges)
     for asked in parse_scopes(challenge.parameters.get("scope", "")) if challenge is not None else ():
         allowed = tuple(sorted(actions.intersection(asked.actions)))
-        if asked.kind == "repository" and allowed:
+        if asked.kind == "repository" and allowed and len(found) < _SCOPES_LIMIT:
             found.setdefault((asked.kind, asked.name), replace(asked, actions=allowed))
     return tuple(found.values())
 

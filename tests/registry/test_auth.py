@@ -217,6 +217,14 @@ def test_only_what_we_do_anyway_is_asked_for(asked: str, scopes: list[str]) -> N
     assert asked_scopes(challenges, ()) == ()
 
 
+def test_a_registry_cannot_have_us_ask_for_any_number_of_scopes() -> None:
+    names = " ".join(f"repository:r{number}:pull" for number in range(1000))
+    challenges = parse_challenges([f'Bearer realm="https://h/t",scope="{names} repository:{"x" * 301}:pull"'])
+    first = asked_scopes(challenges, (PULL,))
+    assert (len(first), first[0]) == (16, PULL)
+    assert asked_scopes(challenges, first) == first
+
+
 @pytest.mark.parametrize(
     ("status", "challenge", "expected"),
     [

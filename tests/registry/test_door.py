@@ -123,6 +123,21 @@ async def test_what_would_not_be_wider_is_not_asked_for(scope: str) -> None:
     assert not visit.is_worth_asking(403, challenge(error="insufficient_scope", scope=scope))
 
 
+async def test_a_key_that_is_gone_meanwhile_is_replaced() -> None:
+    server, opened = Server(), door()
+    visits = [Visit(opened), Visit(opened)]
+    visits[0].key()
+    await server.unlock(opened, visits[0], FIRST)
+    for visit in visits:
+        visit.key()
+    # The one is refused for good, and the key forgotten, before the other asks.
+    assert visits[0].is_worth_asking(401, FIRST)
+    assert not visits[0].is_worth_asking(401, FIRST)
+    assert visits[1].is_worth_asking(401, FIRST)
+    await server.unlock(opened, visits[1], FIRST)
+    assert visits[1].key() == "Bearer t2"
+
+
 async def test_insufficient_without_a_key_is_a_plain_refusal() -> None:
     visit = Visit(door())
     assert visit.key() is None
