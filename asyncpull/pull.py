@@ -88,7 +88,7 @@ class Limits:
 
     max_parallel_downloads: int = 6
     workers: int | None = None
-    connections: int = 12
+    connections: int = 16
     bandwidth: float | None = None
     memory: int = MEMORY
 

@@ -78,7 +78,7 @@ class Listener:
     """Who is told, on the event loop, of what befalls a download.
 
     ``on_retry`` gets the reason and the pause in seconds before each new try, ``on_origin`` the name of each endpoint
-    that begins to send, ``on_failure`` every error that a connection met.
+    that begins to send, ``on_failure`` each error after which nobody else can be asked.
     """
 
     on_retry: Callable[[str, float], None] = lambda reason, pause: None
@@ -122,13 +122,8 @@ class BlobDownload:
         """Over how many connections it receives now."""
         return len(self._tasks)
 
-    @property
-    def can_widen(self) -> bool:
-        """Whether several connections are possible at all, as far as that is known."""
-        return self._claims.has_ranges
-
-    def widen(self, connections: int) -> None:
-        """Use so many connections from now on, unless the source knows no ranges; those too many end their claim."""
+    def use(self, connections: int) -> None:
+        """Have so many connections from now on, unless the source knows no ranges; those too many end their claim."""
         if not self._tasks or self._ended.is_set() or not self._claims.has_ranges:
             return
         self._wanted = connections
@@ -137,13 +132,15 @@ class BlobDownload:
         while len(self._tasks) < connections:
             self._add_connection()
 
-    async def run(self) -> None:
-        """Fill the holes of the spool.
+    async def run(self, connections: int = 1) -> None:
+        """Fill the holes of the spool, over so many connections at first.
 
         Raises SourceError when the budget is spent, SizeMismatchError, NoSpaceError, StoreWriteError. Whatever is
         raised, the spool keeps what was received, and no connection is left.
         """
-        self._add_connection()
+        self._wanted = connections
+        for _ in range(connections):
+            self._add_connection()
         try:
             await self._ended.wait()
         finally:
@@ -210,7 +207,6 @@ class BlobDownload:
                 await self._receive(response, claim)
             return 0.0
         except SourceError as error:
-            self._listener.on_failure(error)
             return self._after_failure(error, origin, asked)
         except SizeMismatchError as error:
             if origin is None:
@@ -237,8 +233,10 @@ class BlobDownload:
             if not is_first:
                 raise error
             error = UnavailableError(str(error))
-        if error.temporary and len(self._tasks) > 1 and not is_first:
-            return None
+        if not is_first:
+            self._listener.on_failure(error)
+            if error.temporary and len(self._tasks) > 1:
+                return None
         pause = self._budget.pause_after(error, elsewhere=is_first)
         if pause is None:
             raise error

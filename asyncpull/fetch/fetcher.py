@@ -179,7 +179,7 @@ class Fetcher:
         descriptor = download.descriptor
         try:
             async with (
-                self._scheduler.turn(descriptor.size) as turn,
+                self._scheduler.turn(descriptor.size, download.source.registry) as turn,
                 open_spool(self._root, descriptor.digest, descriptor.size, self._memory) as spool,
             ):
                 if afresh:
@@ -194,11 +194,11 @@ class Fetcher:
                     retry=self._retry,
                     stall=self._stall,
                     bandwidth=self._bandwidth,
-                    listener=Listener(download.tell_retry, download.tell_origin),
+                    listener=Listener(download.tell_retry, download.tell_origin, turn.failed),
                     origin=origin,
                 )
                 turn.attach(blob)
-                await blob.run()
+                await blob.run(turn.connections)
         finally:
             self._forget(download)
 

@@ -1,9 +1,9 @@
 """Which download goes next, and over how many connections.
 
-The largest blob goes first, because the longest download then starts earliest and the small ones fill the gaps. A blob
-starts with one connection. When nobody waits any more, those that will take a while yet are given more, twice as many
-each time, as long as that makes them faster: where the limit is the line and not the connection, two are found to be no
-better than one and it stays at that.
+The largest blob goes first, because the longest download then starts earliest and the small ones fill the gaps. When
+nobody waits, a large blob starts with several connections; those that will take a while yet are given more, twice as
+many each time, as long as that makes them faster: where the limit is the line and not the connection, more are found to
+be no better and it stays at that. What one registry bears altogether is the window of congestion.py.
 
 ``decide`` is the whole policy, over plain values; Scheduler only samples and waits around it.
 """
@@ -11,12 +11,17 @@ better than one and it stays at that.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from asyncpull.fetch.congestion import CongestionLimits, Window
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from asyncpull.errors import SourceError
 
 MIB = 1 << 20
 
@@ -26,21 +31,24 @@ class SchedulerLimits:
     """How much at once, and when more than one connection per blob is worth it.
 
     ``parallel_downloads`` blobs are on their way at once; 6, as containers/image has it. All of them together have at
-    most ``connections``, if that is more, and one at most ``connections_per_blob``. One is given more if it has
-    another ``worthwhile_seconds`` to go at its present rate and would have ``worthwhile_bytes`` for each connection;
-    and more again if it has become ``growth`` times as fast by that. None is while all together receive ``enough_rate``
+    most ``connections``, if that is more, one at most ``connections_per_blob``, and those of one registry what its
+    ``congestion`` window has. One starts with ``first_connections`` if nobody waits, and is given more if it has
+    another ``worthwhile_seconds`` to go at its present rate; each must have ``worthwhile_bytes`` to do. It is given
+    more again if it has become ``growth`` times as fast by that. None is while all together receive ``enough_rate``
     bytes a second: that is as fast as layers are extracted, and on one machine more connections only cost time then.
     ``sample_seconds`` is how often this is looked at.
     """
 
     parallel_downloads: int = 6
-    connections: int = 12
-    connections_per_blob: int = 8
+    connections: int = 16
+    connections_per_blob: int = 12
+    first_connections: int = 4
     worthwhile_seconds: float = 1.0
     worthwhile_bytes: int = 4 * MIB
     growth: float = 1.2
-    enough_rate: float = 64.0 * MIB
+    enough_rate: float = 128.0 * MIB
     sample_seconds: float = 0.25
+    congestion: CongestionLimits = field(default_factory=CongestionLimits)
 
     @property
     def most_connections(self) -> int:
@@ -62,6 +70,7 @@ class Queued:
 
     number: int
     size: int
+    registry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,37 +82,97 @@ class Active:
     connections: int
     rate: float
     former_rate: float
+    registry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Let the download with this number begin."""
+    """Let the download with this number begin, over so many connections."""
 
     number: int
+    connections: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Widen:
-    """Let the download with this number have so many connections."""
+class Use:
+    """Let the download with this number have so many connections, more than it has or fewer."""
 
     number: int
     connections: int
 
 
-def decide(queued: Sequence[Queued], active: Sequence[Active], limits: SchedulerLimits) -> tuple[Start | Widen, ...]:
-    """What to do now."""
-    free = max(0, limits.parallel_downloads - len(active))
-    order = sorted(queued, key=lambda item: (-item.size, item.number))
-    actions: list[Start | Widen] = [Start(item.number) for item in order[:free]]
-    if len(order) > free or sum(item.rate for item in active) >= limits.enough_rate:
-        return tuple(actions)
-    spare = limits.connections - len(actions) - sum(item.connections for item in active)
-    for item in sorted(active, key=lambda item: (-item.remaining, item.number)):
-        more = min(item.connections, spare, limits.connections_per_blob - item.connections)
-        if more > 0 and _is_worth_more(item, more, limits):
-            actions.append(Widen(item.number, item.connections + more))
-            spare -= more
-    return tuple(actions)
+def decide(
+    queued: Sequence[Queued],
+    active: Sequence[Active],
+    limits: SchedulerLimits,
+    windows: Mapping[str, int] | None = None,
+) -> tuple[Start | Use, ...]:
+    """What to do now; ``windows`` is how many connections each registry bears, all that are allowed if it is not there.
+
+    A window that is all used by wide downloads keeps nobody from starting: those become narrower.
+    """
+    windows = windows or {}
+    blobs = Counter(item.registry for item in active)
+    begun: list[Queued] = []
+    for item in sorted(queued, key=lambda item: (-item.size, item.number)):
+        bears = windows.get(item.registry, limits.parallel_downloads)
+        if blobs.total() < limits.parallel_downloads and blobs[item.registry] < bears:
+            blobs[item.registry] += 1
+            begun.append(item)
+    wanted = {item.number: item.connections for item in active}
+    starting = {item.number: 1 for item in begun}
+    _narrow(wanted, active, begun, limits, windows)
+    if len(begun) == len(queued) and sum(item.rate for item in active) < limits.enough_rate:
+        room = _Room(limits, windows)
+        used = [(item.registry, wanted[item.number]) for item in active] + [(item.registry, 1) for item in begun]
+        for registry, connections in used:
+            room.take(registry, connections)
+        for fresh in begun:
+            useful = min(limits.first_connections, limits.connections_per_blob, fresh.size // limits.worthwhile_bytes)
+            starting[fresh.number] += room.take(fresh.registry, useful - 1)
+        for each in sorted(active, key=lambda each: (-each.remaining, each.number)):
+            more = room.left(each.registry, min(each.connections, limits.connections_per_blob - each.connections))
+            if wanted[each.number] == each.connections and more > 0 and _is_worth_more(each, more, limits):
+                wanted[each.number] += room.take(each.registry, more)
+    changed = [Use(item.number, wanted[item.number]) for item in active if wanted[item.number] != item.connections]
+    return (*(Start(number, connections) for number, connections in starting.items()), *changed)
+
+
+class _Room:
+    """How many connections may be added."""
+
+    def __init__(self, limits: SchedulerLimits, windows: Mapping[str, int]) -> None:
+        self._most, self._windows = limits.most_connections, windows
+        self._used: Counter[str] = Counter()
+
+    def left(self, registry: str, count: int) -> int:
+        """How many of ``count`` there is room for."""
+        free = self._most - self._used.total()
+        if registry in self._windows:
+            free = min(free, self._windows[registry] - self._used[registry])
+        return max(0, min(count, free))
+
+    def take(self, registry: str, count: int) -> int:
+        """Use ``count``, or as many as there is room for; what is in use already is taken first."""
+        taken = self.left(registry, count)
+        self._used[registry] += taken
+        return taken
+
+
+def _narrow(
+    wanted: dict[int, int],
+    active: Sequence[Active],
+    begun: Sequence[Queued],
+    limits: SchedulerLimits,
+    windows: Mapping[str, int],
+) -> None:
+    """Take connections from the widest downloads, until no registry has more than it bears, nor all of them."""
+    for registry, most in [*windows.items(), (None, limits.most_connections)]:
+        numbers = [item.number for item in active if registry in (None, item.registry)]
+        used = sum(wanted[number] for number in numbers) + sum(registry in (None, item.registry) for item in begun)
+        while used > most and any(wanted[number] > 1 for number in numbers):
+            wanted[max(numbers, key=lambda number: wanted[number])] -= 1
+            used -= 1
 
 
 def _is_worth_more(item: Active, more: int, limits: SchedulerLimits) -> bool:
@@ -126,15 +195,18 @@ class Download(Protocol):
     def connections(self) -> int:
         """Over how many connections it receives now."""
 
-    def widen(self, connections: int) -> None:
-        """Use so many connections from now on."""
+    def use(self, connections: int) -> None:
+        """Have so many connections from now on."""
 
 
 @dataclass(slots=True)
 class Turn:
-    """The turn of one download. Once it is attached, it may be given more connections."""
+    """The turn of one download, to begin over ``connections``. Once it is attached, it may be given more, or fewer."""
 
     number: int
+    registry: str
+    scheduler: Scheduler
+    connections: int = 1
     begins: asyncio.Event = field(default_factory=asyncio.Event)
     download: Download | None = None
     _remaining: int = 0
@@ -147,6 +219,10 @@ class Turn:
         self.download = download
         self._remaining, self._sampled = download.remaining, asyncio.get_running_loop().time()
 
+    def failed(self, error: SourceError) -> None:
+        """Take note that a connection to the registry failed, and nobody else can be asked."""
+        self.scheduler.failed(self.registry, error)
+
     def sample(self, now: float) -> None:
         """Measure the rate since the last time."""
         if self.download is not None and now > self._sampled:
@@ -157,16 +233,16 @@ class Turn:
     def active(self) -> Active:
         """The download as ``decide`` wants it; what is not attached yet cannot be widened, having no rate."""
         if self.download is None:
-            return Active(self.number, 0, 1, 0.0, 0.0)
+            return Active(self.number, 0, self.connections, 0.0, 0.0, self.registry)
         connections = max(1, self.download.connections)
-        return Active(self.number, self._remaining, connections, self._rate, self._former_rate)
+        return Active(self.number, self._remaining, connections, self._rate, self._former_rate, self.registry)
 
-    def widen(self, connections: int) -> None:
-        """Give the download more connections, and remember how fast it was with fewer."""
+    def use(self, connections: int) -> None:
+        """Give the download more connections, or fewer, and remember how fast it was before it got more."""
         if self.download is not None:
-            self._former_rate = self._rate
-            self._rate = 0.0
-            self.download.widen(connections)
+            if connections > self.download.connections:
+                self._former_rate, self._rate = self._rate, 0.0
+            self.download.use(connections)
 
 
 class Scheduler:
@@ -176,16 +252,18 @@ class Scheduler:
         self._limits = limits or SchedulerLimits()
         self._queued: dict[int, tuple[Queued, Turn]] = {}
         self._active: dict[int, Turn] = {}
+        self._windows: dict[str, Window] = {}
         self._arrived = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def turn(self, size: int) -> AsyncIterator[Turn]:
-        """Wait until a blob of ``size`` bytes may be downloaded; the turn lasts as long as the body."""
+    async def turn(self, size: int, registry: str = "") -> AsyncIterator[Turn]:
+        """Wait until a blob of ``size`` bytes of ``registry`` may be downloaded; the turn lasts as long as the body."""
         self._arrived += 1
         number = self._arrived
-        turn = Turn(number)
-        self._queued[number] = Queued(number, size), turn
+        turn = Turn(number, registry, self)
+        self._queued[number] = Queued(number, size, registry), turn
+        self._windows.setdefault(registry, Window(self._limits.congestion.first))
         # Those that arrive in the same round of the loop are compared with each other, not served as they come.
         asyncio.get_running_loop().call_soon(self._go_on)
         try:
@@ -196,15 +274,25 @@ class Scheduler:
             if self._active.pop(number, None) is not None:
                 self._go_on()
 
+    def failed(self, registry: str, error: SourceError) -> None:
+        """A connection to ``registry`` failed; if that may pass, it is one of too many, perhaps."""
+        if error.temporary:
+            now = asyncio.get_running_loop().time()
+            window = self._windows[registry].after_failure(now, error.retry_after, self._limits.congestion)
+            self._windows[registry] = window
+
     def _go_on(self) -> None:
         queued = [item for item, _ in self._queued.values()]
-        for action in decide(queued, [turn.active() for turn in self._active.values()], self._limits):
+        active = [turn.active() for turn in self._active.values()]
+        windows = {registry: window.connections for registry, window in self._windows.items()}
+        for action in decide(queued, active, self._limits, windows):
             if isinstance(action, Start):
                 _, turn = self._queued.pop(action.number)
                 self._active[action.number] = turn
+                turn.connections = action.connections
                 turn.begins.set()
             else:
-                self._active[action.number].widen(action.connections)
+                self._active[action.number].use(action.connections)
         self._arm()
 
     def _arm(self) -> None:
@@ -219,8 +307,17 @@ class Scheduler:
     def _sample(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
+        used: Counter[str] = Counter()
+        rates: Counter[str] = Counter()
         for turn in self._active.values():
             turn.sample(now)
+            seen = turn.active()
+            used[turn.registry] += seen.connections
+            rates[turn.registry] += int(seen.rate)
+        for registry, connections in used.items():
+            window = self._windows[registry]
+            window = window.after_sample(connections, rates[registry], now, self._limits.congestion)
+            self._windows[registry] = window
         self._go_on()
 
     def __repr__(self) -> str:

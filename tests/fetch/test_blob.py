@@ -76,7 +76,7 @@ async def widened(registry: RegistrySimulator, blob: BlobDownload, connections: 
     task = asyncio.create_task(blob.run())
     while blob.remaining > 13 * MIB + 12345 and not task.done():
         await asyncio.sleep(0)
-    blob.widen(connections)
+    blob.use(connections)
     assert blob.connections == connections
     await registry.until_asked("/blobs/", 2)
     gate.set()
@@ -101,7 +101,7 @@ async def test_a_connection_that_fails_is_made_up_for(
     async with download(registry, tmp_path) as (blob, spool):
         await widened(registry, blob, 6, *faults)
         assert spool.path.read_bytes() == DATA
-        blob.widen(6)
+        blob.use(6)
         assert blob.connections == 0
 
 
@@ -125,7 +125,7 @@ async def test_cancelling_ends_all_connections(registry: RegistrySimulator, tmp_
         task = asyncio.create_task(blob.run())
         while blob.remaining > 13 * MIB + 12345:
             await asyncio.sleep(0)
-        blob.widen(4)
+        blob.use(4)
         await registry.until_asked("/blobs/", 3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -7,7 +7,9 @@ import dataclasses
 
 import pytest
 
-from asyncpull.fetch.scheduler import MIB, Active, Queued, Scheduler, SchedulerLimits, Start, Widen, decide
+from asyncpull.errors import TemporaryError, UnavailableError
+from asyncpull.fetch.congestion import CongestionLimits
+from asyncpull.fetch.scheduler import MIB, Active, Queued, Scheduler, SchedulerLimits, Start, Use, decide
 
 LIMITS = SchedulerLimits(
     parallel_downloads=3,
@@ -64,13 +66,13 @@ def test_the_largest_then_the_first(sizes: list[int], running: int, expected: li
     ],
 )
 def test_more_connections_while_that_is_worth_it(item: Active, connections: int | None) -> None:
-    assert decide([], [item], LIMITS) == (() if connections is None else (Widen(0, connections),))
+    assert decide([], [item], LIMITS) == (() if connections is None else (Use(0, connections),))
 
 
 def test_nobody_gets_more_while_others_wait() -> None:
     running = [active(number) for number in range(3)]
     assert decide([Queued(9, 5)], running, LIMITS) == ()
-    assert decide([Queued(9, 5)], running[:2], LIMITS) == (Start(9), Widen(0, 2), Widen(1, 2))
+    assert decide([Queued(9, 5)], running[:2], LIMITS) == (Start(9), Use(0, 2), Use(1, 2))
 
 
 @pytest.mark.parametrize(("rates", "widens"), [([31.0, 32.0], True), ([31.0, 33.0], False), ([70.0, 0.0], False)])
@@ -82,7 +84,78 @@ def test_nobody_gets_more_where_it_is_fast_enough(rates: list[float], widens: bo
 def test_the_one_with_the_most_left_gets_more_first() -> None:
     limits = dataclasses.replace(LIMITS, connections=4)
     running = [active(0, 50 * MIB), active(1, 90 * MIB), active(2, 70 * MIB)]
-    assert decide([], running, limits) == (Widen(1, 2),)
+    assert decide([], running, limits) == (Use(1, 2),)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "window", "expected"),
+    [
+        ([100], 8, [4]),
+        ([15], 8, [3]),
+        ([3], 8, [1]),
+        ([100], 2, [2]),
+        ([100, 90, 80], 6, [4, 1, 1]),
+        ([100, 90, 80], 2, [1, 1]),
+        ([100, 90, 80, 70], 8, [1, 1, 1]),  # somebody waits
+    ],
+)
+def test_a_large_one_starts_with_several_if_nobody_waits(sizes: list[int], window: int, expected: list[int]) -> None:
+    queued = [Queued(number, size * MIB, "r") for number, size in enumerate(sizes)]
+    limits = dataclasses.replace(LIMITS, first_connections=4)
+    actions = decide(queued, [], limits, {"r": window})
+    assert actions == tuple(Start(number, connections) for number, connections in enumerate(expected))
+
+
+def test_what_a_registry_bears_is_its_own_affair() -> None:
+    running = [
+        dataclasses.replace(active(0), registry="full"),
+        dataclasses.replace(active(1), registry="free"),
+    ]
+    assert decide([], running, LIMITS, {"full": 1, "free": 8}) == (Use(1, 2),)
+    assert decide([Queued(9, MIB, "full")], running, LIMITS, {"full": 1, "free": 8}) == ()
+    assert decide([Queued(9, MIB, "full")], running, LIMITS, {"full": 2, "free": 8}) == (Start(9), Use(1, 2))
+
+
+def test_wide_ones_become_narrower_where_less_is_borne() -> None:
+    running = [active(0, connections=5, former_rate=1e9), active(1, connections=2, former_rate=1e9)]
+    assert decide([], running, LIMITS, {"": 4}) == (Use(0, 2),)
+    assert decide([], running, LIMITS, {"": 1}) == (Use(0, 1), Use(1, 1))
+    assert decide([Queued(9, MIB)], running, LIMITS, {"": 7}) == (Start(9), Use(0, 4))
+    crowded = dataclasses.replace(LIMITS, connections=6)
+    assert decide([], running, crowded) == (Use(0, 4),)
+
+
+def test_never_more_than_memory_allows() -> None:
+    limits = LIMITS.within(2)
+    assert (limits.parallel_downloads, limits.connections, limits.most_connections) == (2, 2, 2)
+    assert LIMITS.within(100) == LIMITS
+
+
+class Refused:
+    """A download that is refused as often as it is looked at."""
+
+    remaining = 1000 * MIB
+    connections = 1
+
+    def use(self, connections: int) -> None:
+        self.connections = connections
+
+
+async def test_failures_make_the_window_of_a_registry_smaller() -> None:
+    limits = dataclasses.replace(LIMITS, congestion=CongestionLimits(first=2), sample_seconds=0.0)
+    scheduler = Scheduler(limits)
+    async with scheduler.turn(10, "busy") as turn:
+        turn.attach(Refused())
+        turn.failed(UnavailableError("permanent"))
+        async with scheduler.turn(10, "busy"):
+            pass
+        turn.failed(TemporaryError("429", retry_after=60.0))
+        waiting = asyncio.create_task(scheduler.turn(10, "busy").__aenter__())
+        async with scheduler.turn(10, "other"):
+            assert not waiting.done()
+    await waiting
+    assert repr(scheduler) == "<Scheduler 1 active, 0 queued>"
+    waiting.cancel()
 
 
 class Recorded:
@@ -101,7 +174,7 @@ class Recorded:
     def connections(self) -> int:
         return self.widths[-1] if self.widths else 1
 
-    def widen(self, connections: int) -> None:
+    def use(self, connections: int) -> None:
         self.widths.append(connections)
 
 
