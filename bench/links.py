@@ -46,14 +46,18 @@ class Traffic:
 class Meter:
     """Reads the log of a link from run to run."""
 
-    address: str
-    _server: Nginx
-    _seen: int = 0
+    server: Nginx
+    seen: int = 0
+    """How many lines of the log earlier runs have read."""
+
+    @property
+    def address(self) -> str:
+        return self.server.address
 
     def traffic(self) -> Traffic:
         """Return what was sent since the last call; waits until every connection is closed."""
-        answers = self._server.drained_answers()
-        new, self._seen = answers[self._seen :], len(answers)
+        answers = self.server.drained_answers()
+        new, self.seen = answers[self.seen :], len(answers)
         return summary(new)
 
 
@@ -67,4 +71,4 @@ def summary(answers: Sequence[Answer]) -> Traffic:
 def open_link(link: Link, directory: Path, registry: Registry) -> Iterator[Meter]:
     """Run the server of a link with its files in ``directory``."""
     with nginx(directory, registry, Options(limit_rate=link.rate, blobs_from_disk=True)) as server:
-        yield Meter(server.address, server)
+        yield Meter(server)
