@@ -108,6 +108,25 @@ async def test_a_mirror_that_has_the_manifest_but_not_the_blob(tmp_path: Path, h
         assert sum(IMAGE.layers[0].digest in line and line.startswith("GET") for line in half.requests()) == 1
 
 
+@pytest.mark.skipif(not servers.is_installed(), reason="nginx is not installed")
+@pytest.mark.parametrize(
+    ("status", "retry_after"), [(503, None), (429, "3600"), (503, "Fri, 31 Dec 2100 23:59:59 GMT")]
+)
+async def test_a_mirror_that_is_too_busy_is_not_waited_for(
+    tmp_path: Path, home: Registry, status: int, retry_after: str | None
+) -> None:
+    refusals = (servers.Refusal("/some/image/blobs/", status),)
+    options = servers.Options(refusals=refusals, retry_after=retry_after)
+    reference = parse_reference(f"{home.address}/some/image:v1")
+    with nginx(tmp_path / "busy", home, options) as busy:
+        async with mirrored(tmp_path, home, busy.address) as client:
+            for _ in range(3):
+                assert await pulled(RegistrySource(client, reference)) == (f"{home.address}/some/image", LAYER)
+        asked = [answer for answer in busy.answers() if "/some/image/" in answer.request]
+    # The manifest, and once a blob; from then on it is left alone, by all sources.
+    assert [answer.status for answer in asked] == [200, status]
+
+
 async def test_a_mirror_that_went_away(tmp_path: Path, home: Registry) -> None:
     with docker_registry(tmp_path / "gone", mirror_of=f"http://{home.address}") as gone:
         address = gone.address
