@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from asyncpull.errors import NotInStoreError, SourceError
+from asyncpull.errors import NotInStoreError, PolicyError, SourceError
 from asyncpull.estimate import estimate_pull, growth_of
 from asyncpull.events import EventHub
 from asyncpull.extract.pool import WorkerPool
@@ -46,7 +46,7 @@ from asyncpull.source.registry import RegistrySource
 from asyncpull.space import Space
 from asyncpull.spec.layerid import layer_ids
 from asyncpull.spec.platform import host_platform
-from asyncpull.spec.reference import Reference, parse_reference
+from asyncpull.spec.reference import Reference, has_domain, parse_reference
 from asyncpull.spool import recorded_bytes
 from asyncpull.stage import LayerStager, StagedStep
 from asyncpull.store.staging import NewImage
@@ -98,7 +98,9 @@ class Puller:
 
     ``platform`` is that of this machine unless given. ``access`` says how registries are trusted and where
     credentials are. ``reporter`` hears of every pull's progress, on the event loop. ``retry`` says how patient to be
-    with registries. A Puller belongs to the event loop that entered it.
+    with registries. ``keep_blobs`` leaves what was fetched in the spool after the commit, to be served to others. A
+    reference that is text may be a short name, which means what registries.conf says; where that is several, the first
+    that there is. A Puller belongs to the event loop that entered it.
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class Puller:
         limits: Limits | None = None,
         reporter: Reporter | None = None,
         retry: RetryPolicy | None = None,
+        keep_blobs: bool = False,
     ) -> None:
         limits = limits or Limits()
+        self._keeps_blobs = keep_blobs
         self._store = store
         self._platform = platform or host_platform()
         self._client = RegistryClient(access, retry=retry)
@@ -187,13 +191,9 @@ class Puller:
         started = time.monotonic()
         tell(PullStarted)
         try:
-            wanted = parse_reference(reference) if isinstance(reference, str) else reference
-            source = RegistrySource(self._client, wanted)
             async with self._resolving:
                 tell(ResolveStarted)
-                image = await self._image_that_will_do(wanted, source, when)
-                is_here = image is not None
-                image = image or await resolve_image(source, wanted, self._platform)
+                source, image, is_here = await self._resolve(reference, when)
             if is_here:
                 plan, steps = plan_pull(image, await self._store.snapshot()), list[StagedStep]()
             else:
@@ -210,8 +210,7 @@ class Puller:
 
         Raises what ``pull`` raises before it fetches anything.
         """
-        wanted = parse_reference(reference) if isinstance(reference, str) else reference
-        image = await resolve_image(RegistrySource(self._client, wanted), wanted, self._platform)
+        _, image, _ = await self._resolve(reference, PullPolicy.ALWAYS)
         return await self._estimate(image)
 
     async def _estimate(self, image: ResolvedImage) -> PullEstimate:
@@ -240,7 +239,7 @@ class Puller:
                             raise
                         _log.info("a layer to be reused went away, planning again", image=str(image.reference))
         for blob in blobs:  # all of them: a pull that was killed after its commit has left spools behind
-            if share.is_last_to_want(blob):
+            if not self._keeps_blobs and share.is_last_to_want(blob):
                 await self._fetcher.discard(blob)
         return plan, steps
 
@@ -267,23 +266,42 @@ class Puller:
             tell(CommitCompleted)
         return plan, steps
 
-    async def _image_that_will_do(self, wanted: Reference, source: Source, when: PullPolicy) -> ResolvedImage | None:
-        """What the store has under this name, if ``when`` is content with it. Raises NotInStoreError for NEVER."""
-        if when is PullPolicy.ALWAYS:
-            return None
-        try:
-            record = await self._store.image(wanted.store_name)
-        except NotInStoreError as error:
-            if when is PullPolicy.NEVER:
-                raise NotInStoreError(f"{wanted} is not in the store", hint="pull it without --pull never") from error
-            return None
-        if when is PullPolicy.NEWER:
+    async def _resolve(self, reference: str | Reference, when: PullPolicy) -> tuple[Source, ResolvedImage, bool]:
+        """The image that is meant and its source; true if ``when`` is content with that of the store.
+
+        Raises NotInStoreError for NEVER, and where a short name means several, the error of the last one.
+        """
+        meanings = (reference,) if isinstance(reference, Reference) else await self._meanings(reference)
+        for wanted in meanings if when is not PullPolicy.ALWAYS else ():
+            source = RegistrySource(self._client, wanted)
+            with suppress(NotInStoreError):
+                record = await self._store.image(wanted.store_name)
+                if when is PullPolicy.NEWER and await _is_outdated(record, source):
+                    meanings = (wanted,)
+                    break
+                return source, await self._stored_image(wanted, record), True
+        if when is PullPolicy.NEVER:
+            raise NotInStoreError(f"{reference} is not in the store", hint="pull it without --pull never")
+        for wanted in meanings[:-1]:
+            source = RegistrySource(self._client, wanted)
             try:
-                if str(await source.digest()) not in record.digests:
-                    return None
-            except SourceError as error:
-                _log.warning("cannot ask for a newer image, using the one in the store", reason=str(error))
-        return await self._stored_image(wanted, record)
+                return source, await resolve_image(source, wanted, self._platform), False
+            except (SourceError, PolicyError) as error:
+                _log.info("a short name is not what was tried first", tried=str(wanted), reason=str(error))
+        source = RegistrySource(self._client, meanings[-1])
+        return source, await resolve_image(source, meanings[-1], self._platform), False
+
+    async def _meanings(self, text: str) -> tuple[Reference, ...]:
+        """What ``text`` may name, in the order to be tried. Raises InvalidReferenceError, UsageError."""
+        if text.startswith("docker://") or has_domain(text):
+            return (parse_reference(text),)
+        parse_reference(text)  # what cannot be meant is told before anything is read
+        return (await self._client.registries()).candidates(text).unasked()
+
+    async def tags(self, repository: str | Reference) -> tuple[Reference, ...]:
+        """A reference for each tag of a repository, as its registry lists them. Raises SourceError, DocumentError."""
+        meanings = (repository,) if isinstance(repository, Reference) else await self._meanings(repository)
+        return tuple(parse_reference(f"{meanings[0].name}:{tag}") for tag in await self._client.tags(meanings[0]))
 
     async def _stored_image(self, wanted: Reference, record: ImageRecord) -> ResolvedImage:
         index_key = f"manifest-{record.digest}"
@@ -293,6 +311,15 @@ class Puller:
             config=await self._store.big_data(record, f"sha256:{record.id}"),
             index=await self._store.big_data(record, index_key) if index_key in record.big_data_names else None,
         )
+
+
+async def _is_outdated(record: ImageRecord, source: Source) -> bool:
+    """Whether the source has another image now; what cannot be asked is taken for no."""
+    try:
+        return str(await source.digest()) not in record.digests
+    except SourceError as error:
+        _log.warning("cannot ask for a newer image, using the one in the store", reason=str(error))
+        return False
 
 
 def _new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:

@@ -15,6 +15,7 @@ from asyncpull.pull import Limits, Puller
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.store.store import Store
 from tests.support import images
+from tests.support.command import Command
 from tests.support.docker_registry import docker_registry, is_installed
 from tests.support.pulls import AMD64, Bench, Steps, bench_at, layer
 from tests.support.registry_faults import flip, hold
@@ -72,6 +73,25 @@ async def test_egress_of_a_real_registry_is_the_union_of_the_blobs(tmp_path: Pat
     assert sorted(digest for digest in fetched if digest in union) == sorted(union)
     assert summary.bytes_fetched == sum(union.values())
     assert summary.failed == ()
+
+
+@pytest.mark.skipif(not is_installed(), reason="no docker-registry")
+async def test_all_tags_of_a_repository(tmp_path: Path) -> None:
+    targets = family(4)
+    command = Command(tmp_path)
+    with docker_registry(tmp_path / "registry") as registry:
+        for number, target in enumerate(targets):
+            registry.push("a/b", f"v{number}", target)
+        repository = f"{registry.address}/a/b"
+        pull = ("--tls-verify=false", "pull", "-q", "--all-tags")
+        assert sorted(command(*pull, repository).out.split()) == sorted(target.id for target in targets)
+        pulled = command(*pull, "--json", "--pull", "missing", repository).json()
+        assert {image["reference"] for image in pulled} == {f"{repository}:v{number}" for number in range(4)}
+        ended = command(*pull, repository, f"{registry.address}/no/such")
+        assert (ended.code, len(ended.out.split())) == (2, 4)
+        assert "no/such" in ended.err
+        ended = command(*pull, f"{repository}:v1")
+        assert (ended.code, ended.out) == (64, "")
 
 
 async def test_it_goes_on_when_one_fails(bench: Bench) -> None:

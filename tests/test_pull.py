@@ -32,9 +32,12 @@ from asyncpull.errors import (
 )
 from asyncpull.plan import PullPolicy
 from asyncpull.progress import FetchRetried, PullCompleted, PullStarted, Resolved
+from asyncpull.pull import Puller
+from asyncpull.registry.config import RegistryAccess
 from tests.support import images, tars
-from tests.support.pulls import Bench, Steps, bench_at, children, layer, open_fds
+from tests.support.pulls import AMD64, HURRY, Bench, Steps, bench_at, children, layer, open_fds
 from tests.support.registry_faults import cut, flip, hold, status, surplus, truncated, without_ranges
+from tests.support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -183,6 +186,37 @@ async def test_policies(bench: Bench) -> None:
     newer = await bench.puller.pull(reference, when=PullPolicy.NEWER)
     assert newer.id != first.id
     assert (await bench.store.image(reference)).id == newer.id
+
+
+async def test_a_short_name_is_the_first_that_there_is(bench: Bench, tmp_path: Path) -> None:
+    target = images.image([layer("a")])
+    reference = bench.registry.add_image("name", "1", target)
+    configured = tmp_path / "registries.conf"
+    access = RegistryAccess(tls_verify=False, registries_conf=configured)
+    async with RegistrySimulator() as empty, Puller(bench.store, platform=AMD64, access=access, retry=HURRY) as puller:
+        places = ["127.0.0.1:9", empty.address, bench.registry.address]
+        configured.write_text(f"unqualified-search-registries = {places}\nshort-name-mode = 'permissive'\n")
+        pulled = await puller.pull("name:1")
+        asked = len(bench.registry.requests)
+        assert (await puller.pull("name:1", when=PullPolicy.MISSING)).id == target.id
+        with pytest.raises(NotInStoreError):
+            await puller.pull("other:1", when=PullPolicy.NEVER)
+        assert len(bench.registry.requests) == asked
+        assert (await puller.plan("name:1")).plan.image.id == target.id
+        with pytest.raises(NotFoundError):
+            await puller.pull("other:1")
+    assert (pulled.id, pulled.reference) == (target.id, "name:1")
+    assert (await bench.store.image(target.id)).names == (reference,)
+
+
+async def test_blobs_are_kept_on_demand(bench: Bench) -> None:
+    target = images.image([layer("a"), layer("b")])
+    access = RegistryAccess(tls_verify=False)
+    async with Puller(bench.store, platform=AMD64, access=access, keep_blobs=True) as puller:
+        await puller.pull(bench.offer(target))
+    assert bench.spools == sorted(blob.digest.replace(":", "-") for blob in target.layers)
+    kept = [(bench.store.spool_root / name / "blob").read_bytes() for name in bench.spools]
+    assert {images.sha256(data) for data in kept} == {blob.digest for blob in target.layers}
 
 
 async def test_newer_makes_do_with_what_is_there_when_the_registry_does_not_answer(bench: Bench) -> None:

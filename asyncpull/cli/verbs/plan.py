@@ -37,7 +37,8 @@ def plan(session: Session, /, references: Sequence[str], **platform: str | None)
     from asyncpull.spec.reference import parse_reference
 
     wanted = wanted_platform(**platform)
-    parsed = [parse_reference(text) for text in references]
+    for text in references:
+        parse_reference(text)  # what cannot be meant is told before anything is asked
     settings = session.settings
     namespace.enter()
 
@@ -45,9 +46,9 @@ def plan(session: Session, /, references: Sequence[str], **platform: str | None)
         from asyncpull.pull import Puller
 
         async with Puller(store, platform=wanted, access=registry_access(settings)) as puller:
-            plans = (puller.plan(reference) for reference in parsed)
+            plans = (puller.plan(text) for text in references)
             outcomes = await asyncio.gather(*plans, return_exceptions=True)
-        estimates, code = settle(map(str, parsed), outcomes)
+        estimates, code = settle(references, outcomes)
         if settings.json:
             write_json(plans_as_json(estimates))
         elif estimates:

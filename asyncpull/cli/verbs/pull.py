@@ -20,6 +20,7 @@ from asyncpull.cli.opening import (
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.settings import Session, Settings, global_options
 from asyncpull.cli.targets import settle
+from asyncpull.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     default="always",
     help="When to ask the registry at all.",
 )
+@click.option("--all-tags", is_flag=True, help="All tags of the repositories REF, which are named without a tag.")
+@click.option("--keep-blobs", is_flag=True, help="Leave the blobs in the spool after the commit.")
 @limit_options
 @platform_options
 @global_options
@@ -49,6 +52,8 @@ def pull(
     /,
     references: Sequence[str],
     policy: str,
+    all_tags: bool,
+    keep_blobs: bool,
     max_parallel_downloads: int | None,
     bandwidth: int | None,
     **platform: str | None,
@@ -61,7 +66,9 @@ def pull(
 
     wanted, limits = wanted_platform(**platform), wanted_limits(max_parallel_downloads, bandwidth)
     for text in references:
-        parse_reference(text)  # what cannot be meant is told before anything is asked or made
+        parsed = parse_reference(text)  # what cannot be meant is told before anything is asked or made
+        if all_tags and (parsed.digest is not None or ":" in text.removeprefix("docker://").rpartition("/")[2]):
+            raise UsageError(f"{text}: --all-tags wants a repository, without a tag or digest")
     settings = session.settings
     namespace.enter()
     choices = choose_all(references, settings)
@@ -73,7 +80,11 @@ def pull(
 
         with reporter_for(settings) as reporter:
             access = registry_access(settings)
-            async with Puller(store, platform=wanted, access=access, limits=limits, reporter=reporter) as puller:
+            async with Puller(
+                store, platform=wanted, access=access, limits=limits, reporter=reporter, keep_blobs=keep_blobs
+            ) as puller:
+                if all_tags:
+                    return show(*await pull_all_tags(puller, choices, PullPolicy(policy)), settings)
                 outcomes = await pull_choices(puller, choices, PullPolicy(policy))
         return show(outcomes, references, settings)
 
@@ -89,6 +100,27 @@ async def pull_choices(
         return await puller.pull(reference, when=policy)
 
     return await asyncio.gather(*(first_of(choice, attempt) for choice in choices), return_exceptions=True)
+
+
+async def pull_all_tags(
+    puller: Puller, choices: Sequence[Choice], policy: PullPolicy
+) -> tuple[list[PulledImage | BaseException], list[str]]:
+    """Pull every tag of the repositories that ``choices`` name; what each came to, and what it is called.
+
+    A repository whose tags cannot be listed is a failure of its own.
+    """
+    from asyncpull.prefetch import prefetch
+
+    listed = await asyncio.gather(*(first_of(choice, puller.tags) for choice in choices), return_exceptions=True)
+    tagged = [reference for found in listed if not isinstance(found, BaseException) for reference in found]
+    summary = await prefetch(puller, tagged, when=policy)
+    outcomes: list[PulledImage | BaseException] = [result.outcome for result in summary.results]
+    names = [result.reference for result in summary.results]
+    for choice, found in zip(choices, listed, strict=True):
+        if isinstance(found, BaseException):
+            outcomes.append(found)
+            names.append(choice.text)
+    return outcomes, names
 
 
 async def pull_all(
