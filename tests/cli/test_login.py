@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="docker-registry is not installed")
 
-DONE, NOT_FOUND, USAGE, REFUSED_CONTENT, NO_PERMISSION = 0, 2, 64, 65, 77
+DONE, NOT_FOUND, USAGE, REFUSED_CONTENT, UNAVAILABLE, NO_PERMISSION = 0, 2, 64, 65, 69, 77
 IMAGE = image([tar([file("etc/hostname", b"here")])])
 
 
@@ -131,6 +131,21 @@ def test_a_namespace_has_a_login_of_its_own(command: Command, registry: Registry
     assert command("login", "--get-login", "--authfile", str(authfile), registry.address).code == NOT_FOUND
     assert login(command, "", "--authfile", str(authfile), f"{registry.address}/a/b:t", verb="pull").code == DONE
     assert command("logout", *at).code == DONE
+
+
+def test_a_registry_with_a_certificate_of_its_own(command: Command, tmp_path: Path) -> None:
+    authfile = tmp_path / "auth.json"
+    with docker_registry(tmp_path / "registry", tls=True, password=True) as running:
+        assert running.certificate is not None
+        (tmp_path / "certificates").mkdir()
+        (tmp_path / "certificates" / "ca.crt").write_bytes(running.certificate.read_bytes())
+        arguments = ("login", "-u", USER, "-p", PASSWORD, "--authfile", str(authfile), running.address)
+        unknown = command(*arguments)
+        assert unknown.code == UNAVAILABLE
+        assert "certificate is refused" in unknown.err
+        assert not authfile.exists()
+        assert command(*arguments, "--cert-dir", str(tmp_path / "certificates")).code == DONE
+        assert list(json.loads(authfile.read_text())["auths"]) == [running.address]
 
 
 def test_wrong_credentials_change_nothing(command: Command, registry: Registry, tmp_path: Path) -> None:
