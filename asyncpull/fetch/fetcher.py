@@ -185,6 +185,7 @@ class Fetcher:
                 if afresh:
                     await spool.reset()
                 elif not spool.received and not await download.is_wanted():
+                    self._forget(download)  # at once: who comes now is not answered for by them
                     raise NotWantedError
                 download.begin(spool)
                 blob = BlobDownload(
@@ -255,9 +256,11 @@ class _Download:
                 listener.on_front(self._front)
 
     async def is_wanted(self) -> bool:
-        """Whether anybody who asked still wants it."""
-        for listener in list(self.listeners):
-            if listener.still_wanted is None or await listener.still_wanted():
+        """Whether anybody who asked still wants it, those included who ask meanwhile."""
+        asked: set[_Wish] = set()
+        while left := [listener for listener in self.listeners if listener not in asked]:
+            asked.add(left[0])
+            if left[0].still_wanted is None or await left[0].still_wanted():
                 return True
         return False
 

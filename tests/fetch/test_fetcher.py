@@ -21,7 +21,7 @@ from asyncpull.errors import (
     UnavailableError,
 )
 from asyncpull.fetch.blob import StallLimits
-from asyncpull.fetch.fetcher import Fetcher
+from asyncpull.fetch.fetcher import Fetcher, NotWantedError
 from asyncpull.fetch.scheduler import SchedulerLimits
 from asyncpull.http import HttpTimeouts
 from asyncpull.registry.client import RegistryClient
@@ -103,6 +103,7 @@ async def fetching(
     idle: float = 5.0,
     limits: SchedulerLimits | None = None,
     stall: StallLimits | None = None,
+    bandwidth: float | None = None,
 ) -> AsyncIterator[tuple[Fetcher, RegistrySource]]:
     """A fetcher that is quick to try again, and the simulator as its source; checks that no task is left."""
     retry = RetryPolicy(attempts=attempts, first_seconds=0.0)
@@ -110,7 +111,7 @@ async def fetching(
     access = RegistryAccess(tls_verify=False)
     async with RegistryClient(access, timeouts=timeouts, retry=retry, environ={"HOME": "/nonexistent"}) as client:
         source = RegistrySource(client, parse_reference(f"{registry.address}/a/b:t"))
-        async with Fetcher(root / "spool", limits=limits, retry=retry, stall=stall) as fetcher:
+        async with Fetcher(root / "spool", limits=limits, retry=retry, stall=stall, bandwidth=bandwidth) as fetcher:
             yield fetcher, source
     assert [task for task in asyncio.all_tasks() if task.get_name().startswith("fetch sha256")] == []
 
@@ -180,9 +181,14 @@ async def test_an_empty_blob(registry: RegistrySimulator, tmp_path: Path) -> Non
     [
         cut(0),
         cut(300_000),
-        status(503),
+        status(408),
+        status(425),
         status(429, Retry_After="0"),
+        status(429, Retry_After="Sun, 06 Nov 1994 08:49:37 GMT"),
         error(500, "UNKNOWN", "oops"),
+        status(502),
+        status(503),
+        status(504),
     ],
 )
 async def test_it_goes_on_where_it_broke_off(registry: RegistrySimulator, tmp_path: Path, fault: Fault) -> None:
@@ -282,6 +288,73 @@ async def test_patience_has_an_end_and_what_came_is_kept(
         async with fetcher.open(BLOB, source) as blob:
             await blob.completed()
             assert (content(blob), blob.resumed) == (DATA, 300_000)
+
+
+async def test_a_time_beyond_all_patience_is_left_to_the_person(registry: RegistrySimulator, tmp_path: Path) -> None:
+    registry.on("/blobs/", status(429, Retry_After="86400"), times=None)
+    async with fetching(registry, tmp_path) as (fetcher, source):
+        with pytest.raises(TemporaryError) as caught:
+            await fetch(fetcher, source)
+    assert caught.value.retry_after == 86400.0
+    assert len(registry.asked("/blobs/")) == 1
+
+
+async def test_what_nobody_wants_any_more_is_not_fetched(registry: RegistrySimulator, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def not_any_more() -> bool:
+        asked.append("")
+        return False
+
+    async with fetching(registry, tmp_path) as (fetcher, source):
+        with pytest.raises(NotWantedError):
+            async with fetcher.open(BLOB, source, still_wanted=not_any_more):
+                pytest.fail("there is nothing to read")
+        assert kept(tmp_path) == []
+
+        async def unwanted() -> bytes:
+            async with fetcher.open(BLOB, source, still_wanted=not_any_more) as blob:
+                await blob.completed()
+                return content(blob)
+
+        # One of those who asked wants it anyway.
+        first, second = await asyncio.gather(unwanted(), fetch(fetcher, source))
+        assert first == second == DATA
+        async with fetcher.open(BLOB, source, still_wanted=not_any_more) as blob:
+            await blob.completed()  # it is here
+            assert content(blob) == DATA
+    assert len(asked) == 2
+    assert len(registry.asked("/blobs/")) == 1
+
+
+async def test_who_reads_the_old_bytes_may_go_on_when_it_is_fetched_afresh(
+    registry: RegistrySimulator, tmp_path: Path
+) -> None:
+    registry.on("/blobs/", flip(100))
+    async with fetching(registry, tmp_path) as (fetcher, source), fetcher.open(BLOB, source) as old:
+        await old.completed()
+        before = content(old)
+        async with fetcher.open(BLOB, source, afresh=True) as new:
+            await new.completed()
+            assert content(new) == DATA
+            assert content(old) == before != DATA
+
+
+async def test_bandwidth_is_a_limit_for_all_together(registry: RegistrySimulator, tmp_path: Path) -> None:
+    blobs = [noise(number, 150_000) for number in range(4)]
+    for data in blobs:
+        registry.add_blob(data)
+    descriptors = [Descriptor("", Digest.of(data), len(data)) for data in blobs]
+    async with fetching(registry, tmp_path, bandwidth=1_000_000.0) as (fetcher, source):
+        began = asyncio.get_running_loop().time()
+
+        async def one(descriptor: Descriptor) -> None:
+            async with fetcher.open(descriptor, source) as blob:
+                await blob.completed()
+
+        await asyncio.gather(*map(one, descriptors))
+        # What a quarter of a second lets pass comes at once; a machine that is busy only makes it longer.
+        assert asyncio.get_running_loop().time() - began >= 0.35 - 0.01
 
 
 async def test_what_is_permanent_fails_at_once_and_leaves_nothing(registry: RegistrySimulator, tmp_path: Path) -> None:
