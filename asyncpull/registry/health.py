@@ -149,8 +149,8 @@ class Health:
         digest: Digest | None,
         now: float,
         retry_after: float | None = None,
-    ) -> None:
-        """A request for ``digest`` (None: for a tag, which is missing for everybody where it is) failed."""
+    ) -> bool:
+        """A request for ``digest`` (None: for a tag, whose absence is nobody's fault) failed; true if that is news."""
         whole, repository, *rest = _keys(endpoint, digest)
         match trouble:
             case Trouble.MISSING:
@@ -159,13 +159,16 @@ class Health:
                 held_against = [repository]
             case _:
                 held_against = [whole]
+        is_news = not held_against
         for key in held_against:
-            condition = self._conditions.pop(key, Condition())
-            self._conditions[key] = condition.after_failure(trouble, now, retry_after)
+            before = self._conditions.pop(key, Condition())
+            after = self._conditions[key] = before.after_failure(trouble, now, retry_after)
+            is_news = is_news or after.failures > before.failures
         if trouble is Trouble.MISSING and len(self._conditions) > _REMEMBERED:
             # The blob that was missed least recently; of endpoints and repositories there are only so many.
             forgotten = next((key for key in self._conditions if len(key) > len(repository)), None)
             self._conditions.pop(forgotten or (), None)
+        return is_news
 
 
 def _keys(endpoint: Endpoint, digest: Digest | None) -> list[tuple[str, ...]]:

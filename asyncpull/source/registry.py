@@ -72,9 +72,9 @@ class RegistrySource:
         """Take note of what an endpoint did wrong in the middle of a blob."""
         for endpoint in self._known:
             if endpoint.name == origin:
-                if len(self.origins) > 1:
+                is_news = self._client.health.failed(endpoint, _TROUBLES[fault], None, time.monotonic())
+                if is_news and len(self.origins) > 1:
                     _log.warning("an endpoint is left alone for a while", endpoint=origin, fault=fault.value)
-                self._client.health.failed(endpoint, _TROUBLES[fault], None, time.monotonic())
 
     async def manifest(self, digest: Digest | None = None) -> SourceDocument:
         """The document that the reference names, or another one of its repository."""
@@ -183,9 +183,10 @@ class _Round:
         except (SourceError, IntegrityError, DocumentError) as error:
             self._failures.append((endpoint, error))
             retry_after = error.retry_after if isinstance(error, SourceError) else None
-            self._health.failed(endpoint, trouble_of(error), self._digest, time.monotonic(), retry_after)
+            trouble = trouble_of(error)
+            is_news = self._health.failed(endpoint, trouble, self._digest, time.monotonic(), retry_after)
             if endpoint.is_mirror:
-                tell = _log.info if isinstance(error, NotFoundError) else _log.warning
+                tell = _log.warning if is_news and trouble is not Trouble.MISSING else _log.info
                 tell("a mirror failed, asking the next endpoint", mirror=endpoint.name, reason=str(error))
 
     def succeeded(self, endpoint: Endpoint) -> None:

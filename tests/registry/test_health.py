@@ -80,8 +80,9 @@ def test_all_in_trouble_are_asked_in_their_order() -> None:
 
 def test_what_fails_together_counts_once() -> None:
     health = Health()
-    for _ in range(6):
-        health.failed(ONE, Trouble.STALLED, BLOB, 10.0)
+    assert health.failed(ONE, Trouble.STALLED, BLOB, 10.0)
+    for _ in range(5):
+        assert not health.failed(ONE, Trouble.STALLED, BLOB, 10.0)
     assert health.usable(ONE, BLOB, 10.0 + FIRST_SECONDS[Trouble.STALLED])
 
 
