@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shlex
 import subprocess
@@ -114,7 +115,11 @@ def one_after_another(commands: Sequence[Sequence[str]]) -> list[str]:
 
 
 def find_peers(prefix: tuple[str, ...]) -> list[Peer]:
-    """Return asyncpull and every peer that can be run behind ``prefix``."""
+    """Return asyncpull and every peer that can be run behind ``prefix``.
+
+    Ours is compiled first, as pip does for everybody who installs it: not every environment lets the first run do that.
+    """
+    compileall.compile_dir(REPOSITORY / "asyncpull", quiet=1)
     store = ("--root", "{store}/root", "--runroot", "{store}/run", "--storage-driver", "overlay")
     ours = (sys.executable, "-m", "asyncpull")
     options = (*ours, *store, "--tls-verify=false", "--progress", "none")
