@@ -21,6 +21,7 @@ from asyncpull.errors import NotInStoreError, PolicyError, SourceError
 from asyncpull.estimate import estimate_pull, growth_of
 from asyncpull.events import EventHub
 from asyncpull.extract.pool import WorkerPool
+from asyncpull.fetch.congestion import CongestionLimits
 from asyncpull.fetch.fetcher import MEMORY, Fetcher
 from asyncpull.fetch.scheduler import SchedulerLimits
 from asyncpull.log import Log
@@ -82,15 +83,24 @@ class Limits:
     """Upper bounds for one Puller, however many pulls it does at once.
 
     ``max_parallel_downloads`` counts blobs on their way; ``workers`` extracting processes, None is cores + 2.
-    ``connections`` is how many of all blobs together are open. ``bandwidth`` is bytes a second over all downloads, None
-    is no limit; ``memory`` is bytes that were received and are not written yet.
+    ``connections`` is how many are open for blobs, in all, and ``connections_per_registry`` to any one registry.
+    ``bandwidth`` is bytes a second over all downloads, None is no limit; ``memory`` is bytes that were received and are
+    not written yet.
     """
 
     max_parallel_downloads: int = 6
     workers: int | None = None
     connections: int = 16
+    connections_per_registry: int = 16
     bandwidth: float | None = None
     memory: int = MEMORY
+
+    @property
+    def of_scheduler(self) -> SchedulerLimits:
+        """Those that are the scheduler's."""
+        usual, most = CongestionLimits(), self.connections_per_registry
+        window = replace(usual, first=min(usual.first, most), most=most)
+        return SchedulerLimits(self.max_parallel_downloads, self.connections, congestion=window)
 
 
 class Puller:
@@ -121,7 +131,7 @@ class Puller:
         self._client = RegistryClient(access, retry=retry)
         self._fetcher = Fetcher(
             store.spool_root,
-            limits=SchedulerLimits(limits.max_parallel_downloads, limits.connections),
+            limits=limits.of_scheduler,
             retry=retry,
             bandwidth=limits.bandwidth,
             memory=limits.memory,

@@ -8,6 +8,7 @@ from asyncpull.cli.progress.board import Board, LayerRow, Rate, rows_that_fit
 from asyncpull.progress import (
     CommitCompleted,
     CommitStarted,
+    Dropped,
     Event,
     ExtractAdvanced,
     ExtractCompleted,
@@ -15,13 +16,19 @@ from asyncpull.progress import (
     FetchAdvanced,
     FetchCompleted,
     FetchRetried,
+    FetchServed,
     FetchStarted,
+    LayerQueued,
     LayerReused,
+    Mounted,
     PullCompleted,
     PullFailed,
     PullStarted,
     Resolved,
     ResolveStarted,
+    Unmounted,
+    VerifyCompleted,
+    VerifyStarted,
 )
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -81,6 +88,23 @@ def test_trouble_stays_until_bytes_come_again() -> None:
     assert board.pulls[1].rows[A].trouble == "reset"
     board.take(FetchAdvanced(1, "x", A, 5))
     assert board.pulls[1].rows[A].trouble is None
+
+
+def test_what_waits_who_sends_and_what_is_verified() -> None:
+    board = board_after(LayerQueued(1, "x", A, 10), LayerQueued(1, "x", B, 10, behind=2), Dropped(0, "", 1))
+    pull = board.pulls[1]
+    assert (list(board.pulls), pull.queued) == ([1], {A, B})
+    board.take(FetchStarted(1, "x", A, 10, 0))
+    board.take(LayerReused(1, "x", B, 10))
+    board.take(FetchServed(1, "x", A, "mirror.q.io/a"))
+    board.take(VerifyStarted(1, "x", A, 10))
+    assert (pull.queued, pull.rows[A].origin, pull.rows[A].is_verifying) == (set(), "mirror.q.io/a", True)
+    board.take(VerifyCompleted(1, "x", A))
+    assert not pull.rows[A].is_verifying
+    board.take(Mounted(1, "x", "/mnt"))
+    assert pull.state == "mounted"
+    board.take(Unmounted(1, "x", "/mnt"))
+    assert pull.state == "done"
 
 
 def test_pulls_are_kept_apart() -> None:

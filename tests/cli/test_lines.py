@@ -10,18 +10,24 @@ from itertools import repeat
 
 from asyncpull.cli.progress.lines import JsonLines, PlainLines, event_name
 from asyncpull.progress import (
+    Dropped,
     Event,
     ExtractAdvanced,
     ExtractCompleted,
     FetchAdvanced,
     FetchCompleted,
     FetchRetried,
+    FetchServed,
     FetchStarted,
+    LayerQueued,
     LayerReused,
+    Mounted,
     PullCompleted,
     PullFailed,
     PullStarted,
     Resolved,
+    VerifyCompleted,
+    VerifyStarted,
 )
 
 A = "sha256:" + "a" * 64
@@ -60,6 +66,27 @@ def test_plain_lines() -> None:
         "x/y:1: aaaaaaaaaaaa fetched",
         "x/y:1: aaaaaaaaaaaa verified and extracted, 90.0 MB",
         "x/y:1: done in 3.2 s, 30.0 MB fetched",
+    ]
+
+
+def test_plain_lines_of_layers_that_others_bring_in_and_of_mounts() -> None:
+    assert written(
+        PlainLines,
+        LayerQueued(1, "x", A, 7),  # its turn comes soon: no line
+        LayerQueued(2, "y", A, 7, behind=1),
+        VerifyStarted(1, "x", A, 7),
+        VerifyCompleted(1, "x", A),
+        Mounted(2, "y", "/mnt/y"),
+        Dropped(0, "", 3),
+    ) == ["y: aaaaaaaaaaaa is brought in by another pull, waiting for that", "y: mounted at /mnt/y"]
+
+
+def test_json_lines_of_every_kind_of_event() -> None:
+    events = [FetchServed(1, "x", A, "q.io/a"), LayerQueued(2, "y", A, 7, 1), Dropped(0, "", 3)]
+    assert [json.loads(line) for line in written(JsonLines, *events)] == [
+        {"event": "fetch_served", "pull": 1, "reference": "x", "digest": A, "origin": "q.io/a"},
+        {"event": "layer_queued", "pull": 2, "reference": "y", "digest": A, "size": 7, "behind": 1},
+        {"event": "dropped", "pull": 0, "reference": "", "count": 3},
     ]
 
 
