@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -91,6 +92,11 @@ async def open_spool(root: Path, digest: Digest, size: int, memory: Memory | Non
 async def remove_spool(root: Path, digest: Digest) -> bool:
     """Remove the spool of ``digest`` unless somebody is receiving it; true if it is gone. Raises StoreError."""
     return await asyncio.to_thread(_remove, spool_directory(root, digest))
+
+
+async def sweep_spools(root: Path, older_than_seconds: float) -> int:
+    """Remove the spools that nobody receives and that nothing came into for so long: how many. Raises StoreError."""
+    return await asyncio.to_thread(_sweep, root, time.time() - older_than_seconds)
 
 
 class Spool:
@@ -326,3 +332,16 @@ def _remove(directory: Path) -> bool:
     finally:
         lock.close()
     return True
+
+
+def _sweep(root: Path, before: float) -> int:
+    directories = sorted(root.iterdir()) if root.is_dir() else []
+    return sum(_last_received(each) < before and _remove(each) for each in directories if each.is_dir())
+
+
+def _last_received(directory: Path) -> float:
+    """When a range was recorded last, or the spool was made, in seconds since the epoch."""
+    for path in (directory / "journal", directory):
+        with suppress(FileNotFoundError):
+            return path.stat().st_mtime
+    return float("inf")  # somebody else removed it meanwhile

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SMALLEST_PIECE = 1 << 20
 LARGEST_PIECE = 8 << 20
-# Less than that is not worth another request; nor is a claim that ends in so many seconds anyway.
+# Less than that is not worth another request while it comes; nor is a claim that ends in so many seconds anyway.
 SMALLEST_RELIEF = 128 << 10
 SLOW_SECONDS = 2.0
 SILENT_SECONDS = 10.0
@@ -62,7 +62,7 @@ class Claim:
         """How long it will take yet, at its rate so far."""
         if self.is_dead(now):
             return float("inf")
-        if self.position == self.start:
+        if self.position == self.start or self.is_held:
             return 0.0
         return self.left * (now - self.began) / (self.position - self.start)
 
@@ -91,15 +91,18 @@ class Claims:
     @property
     def may_need_relief(self) -> bool:
         """Whether it is worth waiting for a claim that turns out to be slow."""
-        return self.has_ranges and any(claim.left >= SMALLEST_RELIEF for claim in self._claims)
+        return self.has_ranges and any(claim.left for claim in self._claims)
 
     def relieve(self, now: float) -> tuple[Claim | None, Claim | None]:
         """Claim what another connection is too slow with; and the claim that is left with nothing by that."""
-        if not self.may_need_relief:
+        slow = [
+            claim
+            for claim in self._claims
+            if claim.seconds_left(now) >= SLOW_SECONDS and claim.left >= (1 if claim.is_dead(now) else SMALLEST_RELIEF)
+        ]
+        if not self.has_ranges or not slow:
             return None, None
-        slowest = max(self._claims, key=lambda claim: (claim.seconds_left(now), claim.left))
-        if slowest.seconds_left(now) < SLOW_SECONDS or slowest.left < SMALLEST_RELIEF:
-            return None, None
+        slowest = max(slow, key=lambda claim: (claim.seconds_left(now), claim.left))
         start, end = slowest.position, slowest.end
         if not slowest.is_dead(now):
             start += slowest.left // 2

@@ -18,7 +18,7 @@ from asyncpull.fetch.blob import BlobDownload, Listener, StallLimits
 from asyncpull.fetch.scheduler import Scheduler, SchedulerLimits
 from asyncpull.journal import is_as_recorded, read_records
 from asyncpull.retry import RetryPolicy
-from asyncpull.spool import open_spool, remove_spool, spool_directory
+from asyncpull.spool import open_spool, remove_spool, spool_directory, sweep_spools
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
@@ -169,6 +169,10 @@ class Fetcher:
         Returns whether it is gone. Raises StoreError.
         """
         return await remove_spool(self._root, digest)
+
+    async def sweep(self, older_than_seconds: float) -> int:
+        """Remove what was received of blobs that nobody has come back for in that time: how many. Raises StoreError."""
+        return await sweep_spools(self._root, older_than_seconds)
 
     async def records(self, digest: Digest) -> list[Recorded]:
         """What was received of a blob so far, by whom it was sent. It is not compared with what is in the spool."""

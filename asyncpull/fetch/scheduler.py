@@ -242,6 +242,8 @@ class Turn:
         if self.download is not None:
             if connections > self.download.connections:
                 self._former_rate, self._rate = self._rate, 0.0
+            else:
+                self._former_rate = 0.0  # what it had with more is no measure any longer
             self.download.use(connections)
 
 

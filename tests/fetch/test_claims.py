@@ -113,3 +113,47 @@ def test_whatever_happens_all_of_it_arrives_and_nothing_twice(
         if chance.random() < 0.1:
             claims.share(connections)
     assert before + moved == size
+
+
+@pytest.mark.parametrize(
+    ("moves", "held", "now", "taken", "useless"),
+    [
+        ([(100, 1.0), (7 * MIB, 1.0)], False, 1.5, (4 * MIB + 50, 8 * MIB), None),  # a slow one keeps half
+        ([(7 * MIB, 1.0), (7 * MIB, 1.0)], False, 1.5, None, None),  # all will be done soon
+        ([(4 * MIB, 1.0), (7 * MIB, 3.0)], False, 3.0, (4 * MIB, 8 * MIB), 0),  # a dead one loses all
+        ([(4 * MIB, 1.0), (7 * MIB, 3.0)], True, 3.0, None, None),  # it is us who do not read
+        ([(8 * MIB - 1000, 1.0), (7 * MIB, 3.0)], False, 3.0, (8 * MIB - 1000, 8 * MIB), 0),  # however little it is
+        ([(100_000, 199.0), (8 * MIB, 3.0)], False, 200.0, (4 * MIB + 50_000, 8 * MIB), None),
+        ([(8 * MIB - 100_000, 499.0), (8 * MIB, 3.0)], False, 500.0, None, None),  # too little to ask for
+        ([(0, 0.0), (7 * MIB, 3.0)], False, 9.0, (15 * MIB, 16 * MIB), 1),  # the first byte may take longer
+        ([(0, 0.0), (8 * MIB, 3.0)], False, 10.0, (0, 8 * MIB), 0),
+    ],
+)
+def test_whoever_has_nothing_left_relieves_the_slowest(
+    moves: list[tuple[int, float]], held: bool, now: float, taken: tuple[int, int] | None, useless: int | None
+) -> None:
+    claims, made = Claims(16 * MIB, RangeSet()), []
+    for start in (0, 8 * MIB):
+        claim = claims.take(1, 0.0)
+        assert claim is not None
+        claim.end = start + 8 * MIB
+        made.append(claim)
+    for claim, (count, at) in zip(made, moves, strict=True):
+        if count:
+            claim.moved(claim.start + count, at)
+        claim.is_held = held
+    assert claims.take(2, now) is None
+    found, left = claims.relieve(now)
+    assert span(found) == taken
+    assert left is (None if useless is None else made[useless])
+    if found is not None:
+        assert sum(claim.left for claim in made) + found.left == sum(8 * MIB - count for count, _ in moves)
+
+
+def test_without_ranges_nobody_is_relieved() -> None:
+    claims = Claims(MIB, RangeSet())
+    claim = claims.take(1, 0.0)
+    assert claim is not None
+    assert claims.without_ranges(claim)
+    assert not claims.may_need_relief
+    assert claims.relieve(1000.0) == (None, None)

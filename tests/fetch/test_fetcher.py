@@ -483,6 +483,23 @@ async def test_a_reader_keeps_what_another_discards(registry: RegistrySimulator,
         assert content(blob) == DATA
 
 
+async def test_what_nobody_came_back_for_is_swept_away(registry: RegistrySimulator, tmp_path: Path) -> None:
+    async with fetching(registry, tmp_path) as (fetcher, source):
+        assert await fetcher.sweep(0.0) == 0
+        await fetch(fetcher, source)
+        other = Digest.of(b"other")
+        async with open_spool(tmp_path / "spool", other, 5) as received:
+            async with received.writer(0) as writer:
+                await writer.write(b"oth")
+            for digest in (BLOB.digest, other):
+                os.utime(spool_directory(tmp_path / "spool", digest) / "journal", (1e9, 1e9))
+            assert await fetcher.sweep(14 * 86400.0) == 1
+            assert kept(tmp_path) == []
+        assert await fetcher.sweep(100 * 365 * 86400.0) == 0
+        assert await fetcher.sweep(14 * 86400.0) == 1
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 # Turns
 
 

@@ -92,7 +92,8 @@ def test_what_is_received_is_not_asked_for_again_however_often_it_is_killed(serv
     whole = served.size / RATE / CONNECTIONS + 1.0
     for _ in range(KILLS):
         process = command.start("pull", "--tls-verify=false", "--quiet", served.reference)
-        time.sleep(chance.uniform(0.3, 0.3 + whole))
+        # The command takes a while to start; what it receives until it is killed is a KILLS-th on average.
+        time.sleep(0.4 + chance.uniform(0.0, 2 * whole / KILLS))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
