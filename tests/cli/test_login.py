@@ -16,6 +16,7 @@ from tests.support.credential_program import credential_program
 from tests.support.docker_registry import PASSWORD, USER, Registry, docker_registry, is_installed
 from tests.support.images import image
 from tests.support.peers import debian_peer, newest_peer
+from tests.support.podman_store import podman_store
 from tests.support.tars import file, tar
 from tests.support.token_server import TokenAuthority, TokenServer, token_server
 
@@ -367,13 +368,10 @@ def podman(request: pytest.FixtureRequest) -> Peer:
     return peer
 
 
-def test_podman_reads_what_we_write_and_the_other_way_round(
-    command: Command, registry: Registry, podman: Peer, tmp_path: Path
-) -> None:
-    directory = podman.share or tmp_path
-    authfile = directory / f"auth-{os.getpid()}.json"
-    theirs = ("podman", "login", "--tls-verify=false", "--authfile", str(authfile))
-    try:
+def test_podman_reads_what_we_write_and_the_other_way_round(command: Command, registry: Registry, podman: Peer) -> None:
+    with podman_store(podman.share) as (directory, command_of_theirs):
+        authfile = directory / "auth.json"
+        theirs = (*command_of_theirs, "login", "--tls-verify=false", "--authfile", str(authfile))
         podman.run(*theirs, "-u", USER, "-p", PASSWORD, registry.address)
         written = authfile.read_bytes()
         assert command("login", "--get-login", "--authfile", str(authfile), registry.address).out == f"{USER}\n"
@@ -392,35 +390,21 @@ def test_podman_reads_what_we_write_and_the_other_way_round(
         podman.run(*theirs, "-u", USER, "-p", PASSWORD, f"{registry.address}/b")
         assert list(json.loads(authfile.read_text())["auths"]) == [registry.address, key, f"{registry.address}/b"]
         assert command("logout", "--authfile", str(authfile), f"{registry.address}/b").code == DONE
-        podman.run("podman", "logout", "--authfile", str(authfile), key)
+        podman.run(*command_of_theirs, "logout", "--authfile", str(authfile), key)
         assert list(json.loads(authfile.read_text())["auths"]) == [registry.address]
         ours = command("logout", "--authfile", str(authfile), registry.address).out
         podman.run(*theirs, "-u", USER, "-p", PASSWORD, registry.address)
-        assert podman.run("podman", "logout", "--authfile", str(authfile), registry.address) == ours
-    finally:
-        for path in (authfile, authfile.with_name(f"{authfile.name}.lock")):
-            path.unlink(missing_ok=True)
+        assert podman.run(*command_of_theirs, "logout", "--authfile", str(authfile), registry.address) == ours
 
 
-def test_podman_logs_in_with_tokens_likewise(
-    tokens: tuple[TokenServer, str], command: Command, podman: Peer, tmp_path: Path
-) -> None:
+def test_podman_logs_in_with_tokens_likewise(tokens: tuple[TokenServer, str], command: Command, podman: Peer) -> None:
     server, address = tokens
-    directory = podman.share or tmp_path
-    authfile = directory / f"token-auth-{os.getpid()}.json"
-    try:
-        podman.run(
-            "podman", "login", "--tls-verify=false", "--authfile", str(authfile), "-u", USER, "-p", PASSWORD, address
-        )
+    with podman_store(podman.share) as (directory, theirs):
+        authfile = directory / "auth.json"
+        arguments = ("login", "--tls-verify=false", "--authfile", str(authfile), "-u", USER, "-p", PASSWORD, address)
+        podman.run(*theirs, *arguments)
         authfile.unlink()
         ended = login(command, PASSWORD, "-u", USER, "--password-stdin", "--authfile", str(authfile), address)
         assert ended.code == DONE
-        theirs, ours = server.requests
-        assert (theirs.method, theirs.parameters, theirs.authorization) == (
-            ours.method,
-            ours.parameters,
-            ours.authorization,
-        )
-    finally:
-        for path in (authfile, authfile.with_name(f"{authfile.name}.lock")):
-            path.unlink(missing_ok=True)
+        first, second = server.requests
+        assert first == second

@@ -147,21 +147,21 @@ async def test_a_token_is_asked_for_anew_before_it_expires(
     tmp_path: Path, served: tuple[TokenServer, Reference]
 ) -> None:
     tokens, reference = served
-    tokens.lifetime, tokens.age = 60, 59
+    tokens.lifetime, tokens.age = 60, 47  # 13 seconds are left, of which the last ten are not used
     async with logged_in(tmp_path, reference, "me", "secret") as asking:
         await pull(asking, reference)
         assert len(tokens.requests) == 1
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(3.1)
         await pull(asking, reference)
     assert len(tokens.requests) == 2
 
 
 async def test_a_token_that_expired_sooner_is_replaced(tmp_path: Path, served: tuple[TokenServer, Reference]) -> None:
     tokens, reference = served
-    tokens.left = 2
+    tokens.left = 4
     async with logged_in(tmp_path, reference, "me", "secret") as asking:
         await pull(asking, reference)
-        await asyncio.sleep(3.1)
+        await asyncio.sleep(4.2)
         tokens.left = None
         await pull(asking, reference)
     assert len(tokens.requests) == 2
