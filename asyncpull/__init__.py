@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from asyncpull.errors import AsyncpullError
     from asyncpull.estimate import PullEstimate
     from asyncpull.events import EventStream
+    from asyncpull.limits import Limits
     from asyncpull.plan import PulledImage, PulledLayer, PullPlan, PullPolicy
     from asyncpull.prefetch import Prefetched, PrefetchSummary
     from asyncpull.progress import Event, Reporter
-    from asyncpull.pull import Limits, Puller
+    from asyncpull.pull import Puller
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.platform import Platform, parse_platform
@@ -62,7 +63,7 @@ _HOMES = {
     "Digest": "spec.digest",
     "Event": "progress",
     "EventStream": "events",
-    "Limits": "pull",
+    "Limits": "limits",
     "Platform": "spec.platform",
     "PrefetchSummary": "prefetch",
     "Prefetched": "prefetch",

@@ -13,19 +13,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from asyncpull.errors import NotInStoreError, PolicyError, SourceError
+from asyncpull.errors import NotInStoreError
 from asyncpull.estimate import estimate_pull, growth_of
 from asyncpull.events import EventHub
 from asyncpull.extract.pool import WorkerPool
-from asyncpull.fetch.congestion import CongestionLimits
-from asyncpull.fetch.fetcher import MEMORY, Fetcher
-from asyncpull.fetch.scheduler import SchedulerLimits
+from asyncpull.fetch.fetcher import Fetcher
+from asyncpull.limits import Limits
 from asyncpull.log import Log
-from asyncpull.plan import LayerAction, PulledImage, PulledLayer, PullPlan, PullPolicy, ResolvedImage, plan_pull
+from asyncpull.plan import LayerAction, PulledImage, PullPlan, PullPolicy, plan_pull
 from asyncpull.progress import (
     CommitCompleted,
     CommitStarted,
@@ -41,16 +40,13 @@ from asyncpull.progress import (
     Unmounted,
 )
 from asyncpull.registry.client import RegistryClient
-from asyncpull.resolve import resolve_image, resolved_from_store
+from asyncpull.resolve import Resolver
 from asyncpull.sharing import Sharing
-from asyncpull.source.registry import RegistrySource
 from asyncpull.space import Space
 from asyncpull.spec.layerid import layer_ids
 from asyncpull.spec.platform import host_platform
-from asyncpull.spec.reference import Reference, has_domain, parse_reference
 from asyncpull.spool import recorded_bytes
-from asyncpull.stage import LayerStager, StagedStep
-from asyncpull.store.staging import NewImage
+from asyncpull.stage import LayerStager, StagedStep, new_image, pulled_image
 from asyncpull.waiting import run_beside
 
 if TYPE_CHECKING:
@@ -60,14 +56,15 @@ if TYPE_CHECKING:
 
     from asyncpull.estimate import PullEstimate
     from asyncpull.events import EventStream
+    from asyncpull.plan import ResolvedImage
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.retry import RetryPolicy
     from asyncpull.sharing import Share
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.platform import Platform
+    from asyncpull.spec.reference import Reference
     from asyncpull.spec.source import Source
     from asyncpull.store.store import Store
-    from asyncpull.store.views import ImageRecord
 
 # How many pulls ask for their manifests at once.
 _RESOLVED_AT_ONCE = 8
@@ -76,31 +73,6 @@ _RESOLVED_AT_ONCE = 8
 _ATTEMPTS = 3
 
 _log = Log(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Upper bounds for one Puller, however many pulls it does at once.
-
-    ``max_parallel_downloads`` counts blobs on their way; ``workers`` extracting processes, None is cores + 2.
-    ``connections`` is how many are open for blobs, in all, and ``connections_per_registry`` to any one registry.
-    ``bandwidth`` is bytes a second over all downloads, None is no limit; ``memory`` is bytes that were received and are
-    not written yet.
-    """
-
-    max_parallel_downloads: int = 6
-    workers: int | None = None
-    connections: int = 16
-    connections_per_registry: int = 16
-    bandwidth: float | None = None
-    memory: int = MEMORY
-
-    @property
-    def of_scheduler(self) -> SchedulerLimits:
-        """Those that are the scheduler's."""
-        usual, most = CongestionLimits(), self.connections_per_registry
-        window = replace(usual, first=min(usual.first, most), most=most)
-        return SchedulerLimits(self.max_parallel_downloads, self.connections, congestion=window)
 
 
 class Puller:
@@ -127,8 +99,8 @@ class Puller:
         limits = limits or Limits()
         self._keeps_blobs = keep_blobs
         self._store = store
-        self._platform = platform or host_platform()
         self._client = RegistryClient(access, retry=retry)
+        self._resolver = Resolver(store, self._client, platform or host_platform())
         self._fetcher = Fetcher(
             store.spool_root,
             limits=limits.of_scheduler,
@@ -203,15 +175,15 @@ class Puller:
         try:
             async with self._resolving:
                 tell(ResolveStarted)
-                source, image, is_here = await self._resolve(reference, when)
-            if is_here:
-                plan, steps = plan_pull(image, await self._store.snapshot()), list[StagedStep]()
+                found = await self._resolver.resolve(reference, when)
+            if found.is_in_store:
+                plan, steps = plan_pull(found.image, await self._store.snapshot()), list[StagedStep]()
             else:
-                plan, steps = await self._bring_in(image, source, tell)
+                plan, steps = await self._bring_in(found.image, found.source, tell)
         except BaseException as error:
             tell(PullFailed, reason=str(error) or type(error).__name__)
             raise
-        pulled = _pulled_image(str(reference), plan, steps, time.monotonic() - started)
+        pulled = pulled_image(str(reference), plan, steps, time.monotonic() - started)
         tell(PullCompleted, image_id=pulled.id, bytes_fetched=pulled.bytes_fetched, seconds=pulled.seconds)
         return pulled
 
@@ -220,8 +192,12 @@ class Puller:
 
         Raises what ``pull`` raises before it fetches anything.
         """
-        _, image, _ = await self._resolve(reference, PullPolicy.ALWAYS)
-        return await self._estimate(image)
+        found = await self._resolver.resolve(reference, PullPolicy.ALWAYS)
+        return await self._estimate(found.image)
+
+    async def tags(self, repository: str | Reference) -> tuple[Reference, ...]:
+        """A reference for each tag of a repository, as its registry lists them. Raises SourceError, DocumentError."""
+        return await self._resolver.tags(repository)
 
     async def _estimate(self, image: ResolvedImage) -> PullEstimate:
         """Plan, at the price it has now."""
@@ -271,96 +247,7 @@ class Puller:
             stager = LayerStager(self._store, staging, source, self._fetcher, self._pool, share, tell)
             steps = await run_beside(stager.stage(plan), room.refused())
             tell(CommitStarted)
-            await self._store.commit(staging, _new_image(image, steps))
+            await self._store.commit(staging, new_image(image, steps))
             share.is_committed = True
             tell(CommitCompleted)
         return plan, steps
-
-    async def _resolve(self, reference: str | Reference, when: PullPolicy) -> tuple[Source, ResolvedImage, bool]:
-        """The image that is meant and its source; true if ``when`` is content with that of the store.
-
-        Raises NotInStoreError for NEVER, and where a short name means several, the error of the last one.
-        """
-        meanings = (reference,) if isinstance(reference, Reference) else await self._meanings(reference)
-        for wanted in meanings if when is not PullPolicy.ALWAYS else ():
-            source = RegistrySource(self._client, wanted)
-            with suppress(NotInStoreError):
-                record = await self._store.image(wanted.store_name)
-                if when is PullPolicy.NEWER and await _is_outdated(record, source):
-                    meanings = (wanted,)
-                    break
-                return source, await self._stored_image(wanted, record), True
-        if when is PullPolicy.NEVER:
-            raise NotInStoreError(f"{reference} is not in the store", hint="pull it without --pull never")
-        for wanted in meanings[:-1]:
-            source = RegistrySource(self._client, wanted)
-            try:
-                return source, await resolve_image(source, wanted, self._platform), False
-            except (SourceError, PolicyError) as error:
-                _log.info("a short name is not what was tried first", tried=str(wanted), reason=str(error))
-        source = RegistrySource(self._client, meanings[-1])
-        return source, await resolve_image(source, meanings[-1], self._platform), False
-
-    async def _meanings(self, text: str) -> tuple[Reference, ...]:
-        """What ``text`` may name, in the order to be tried. Raises InvalidReferenceError, UsageError."""
-        if text.startswith("docker://") or has_domain(text):
-            return (parse_reference(text),)
-        parse_reference(text)  # what cannot be meant is told before anything is read
-        return (await self._client.registries()).candidates(text).unasked()
-
-    async def tags(self, repository: str | Reference) -> tuple[Reference, ...]:
-        """A reference for each tag of a repository, as its registry lists them. Raises SourceError, DocumentError."""
-        meanings = (repository,) if isinstance(repository, Reference) else await self._meanings(repository)
-        return tuple(parse_reference(f"{meanings[0].name}:{tag}") for tag in await self._client.tags(meanings[0]))
-
-    async def _stored_image(self, wanted: Reference, record: ImageRecord) -> ResolvedImage:
-        index_key = f"manifest-{record.digest}"
-        return resolved_from_store(
-            wanted,
-            manifest=await self._store.big_data(record, "manifest"),
-            config=await self._store.big_data(record, f"sha256:{record.id}"),
-            index=await self._store.big_data(record, index_key) if index_key in record.big_data_names else None,
-        )
-
-
-async def _is_outdated(record: ImageRecord, source: Source) -> bool:
-    """Whether the source has another image now; what cannot be asked is taken for no."""
-    try:
-        return str(await source.digest()) not in record.digests
-    except SourceError as error:
-        _log.warning("cannot ask for a newer image, using the one in the store", reason=str(error))
-        return False
-
-
-def _new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:
-    """The image record to commit; its big data in podman's order (format, section 6.4)."""
-    manifest = image.manifest
-    documents = [(str(manifest.config.digest), image.config.raw)]
-    if image.index is not None:
-        documents.append((f"manifest-{image.index.digest}", image.index.raw))
-    documents += [(f"manifest-{manifest.digest}", manifest.raw), ("manifest", manifest.raw)]
-    return NewImage(
-        id=image.id,
-        digest=image.digest,
-        names=(image.reference.store_name,),
-        layers=tuple(step.layer for step in steps),
-        big_data=tuple(documents),
-        created=image.config.created,
-    )
-
-
-def _pulled_image(reference: str, plan: PullPlan, steps: list[StagedStep], seconds: float) -> PulledImage:
-    fetched = {step.layer.id for step in steps if not step.reused}
-    layers = tuple(
-        PulledLayer(step.id, step.blob.digest, step.diff_id, step.blob.size, reused=step.id not in fetched)
-        for step in plan.steps
-    )
-    return PulledImage(
-        reference=reference,
-        id=plan.image.id,
-        digest=plan.image.digest,
-        layers=layers,
-        bytes_fetched=sum(step.fetched for step in steps),
-        bytes_resumed=sum(step.resumed for step in steps),
-        seconds=seconds,
-    )

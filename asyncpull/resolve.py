@@ -1,18 +1,102 @@
-"""From a reference to the documents of one image: index if there is one, manifest, config; all verified."""
+"""From a reference to the documents of one image: index if there is one, manifest, config; all verified.
+
+They come from a registry, or from the store where what it has under that name will do. A short name may mean several
+references; then the first that there is counts.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import DocumentError
-from asyncpull.plan import ResolvedImage
+from asyncpull.errors import DocumentError, NotInStoreError, PolicyError, SourceError
+from asyncpull.log import Log
+from asyncpull.plan import PullPolicy, ResolvedImage
+from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
 from asyncpull.spec.platform import select_platform
+from asyncpull.spec.reference import Reference, has_domain, parse_reference
 
 if TYPE_CHECKING:
+    from asyncpull.registry.client import RegistryClient
     from asyncpull.spec.platform import Platform
-    from asyncpull.spec.reference import Reference
     from asyncpull.spec.source import Source
+    from asyncpull.store.store import Store
+    from asyncpull.store.views import ImageRecord
+
+_log = Log(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """An image and where its layers are to be had; ``is_in_store`` tells that they need not be."""
+
+    source: Source
+    image: ResolvedImage
+    is_in_store: bool = False
+
+
+class Resolver:
+    """Finds out what references mean on ``platform``, by ``store`` and by the registries of ``client``."""
+
+    def __init__(self, store: Store, client: RegistryClient, platform: Platform) -> None:
+        self._store, self._client, self._platform = store, client, platform
+
+    async def resolve(self, reference: str | Reference, when: PullPolicy) -> Resolution:
+        """The image that is meant: that of the store if ``when`` is content with it, else the registry's.
+
+        Raises InvalidReferenceError, SourceError, PolicyError, DocumentError, IntegrityError; for NEVER
+        NotInStoreError. Where a short name means several and none is to be had, the error is that of the last one.
+        """
+        meanings = await self._meanings(reference)
+        if when is not PullPolicy.ALWAYS:
+            for wanted in meanings:
+                with suppress(NotInStoreError):
+                    record = await self._store.image(wanted.store_name)
+                    source = RegistrySource(self._client, wanted)
+                    if when is PullPolicy.NEWER and await _is_outdated(record, source):
+                        return await self._from_registry(wanted)
+                    return Resolution(source, await self._stored(wanted, record), is_in_store=True)
+        if when is PullPolicy.NEVER:
+            raise NotInStoreError(f"{reference} is not in the store", hint="pull it without --pull never")
+        for wanted in meanings[:-1]:
+            try:
+                return await self._from_registry(wanted)
+            except (SourceError, PolicyError) as error:
+                _log.info("a short name is not what was tried first", tried=str(wanted), reason=str(error))
+        return await self._from_registry(meanings[-1])
+
+    async def tags(self, repository: str | Reference) -> tuple[Reference, ...]:
+        """A reference for each tag of a repository, as its registry lists them. Raises SourceError, DocumentError."""
+        meant = (await self._meanings(repository))[0]
+        return tuple(meant.with_tag(tag) for tag in await self._client.tags(meant))
+
+    async def _meanings(self, reference: str | Reference) -> tuple[Reference, ...]:
+        """What may be named, in the order to be tried. Raises InvalidReferenceError, UsageError."""
+        if isinstance(reference, Reference):
+            return (reference,)
+        if reference.startswith("docker://") or has_domain(reference):
+            return (parse_reference(reference),)
+        parse_reference(reference)  # what cannot be meant is told before anything is read
+        return (await self._client.registries()).candidates(reference).unasked()
+
+    async def _from_registry(self, wanted: Reference) -> Resolution:
+        source = RegistrySource(self._client, wanted)
+        return Resolution(source, await resolve_image(source, wanted, self._platform))
+
+    async def _stored(self, wanted: Reference, record: ImageRecord) -> ResolvedImage:
+        """The documents of an image that the store has, from its big data. Raises DocumentError, StoreError."""
+        manifest = parse_document(await self._store.big_data(record, "manifest"))
+        if not isinstance(manifest, Manifest):
+            raise DocumentError(f"{wanted}: the stored manifest is an index")
+        config = ImageConfig.from_bytes(
+            await self._store.big_data(record, f"sha256:{record.id}"), manifest.config.digest
+        )
+        chosen_from: Index | Manifest | None = None
+        if f"manifest-{record.digest}" in record.big_data_names:
+            chosen_from = parse_document(await self._store.big_data(record, f"manifest-{record.digest}"))
+        return ResolvedImage(wanted, chosen_from if isinstance(chosen_from, Index) else None, manifest, config)
 
 
 async def resolve_image(source: Source, reference: Reference, platform: Platform) -> ResolvedImage:
@@ -42,17 +126,10 @@ async def resolve_manifest(source: Source, reference: Reference, platform: Platf
     return index, parsed
 
 
-def resolved_from_store(
-    reference: Reference, manifest: bytes, config: bytes, index: bytes | None = None
-) -> ResolvedImage:
-    """The documents of an image that a store has, from its big data. Raises DocumentError."""
-    parsed = parse_document(manifest)
-    if not isinstance(parsed, Manifest):
-        raise DocumentError(f"{reference}: the stored manifest is an index")
-    chosen_from = None if index is None else parse_document(index)
-    return ResolvedImage(
-        reference,
-        chosen_from if isinstance(chosen_from, Index) else None,
-        parsed,
-        ImageConfig.from_bytes(config, parsed.config.digest),
-    )
+async def _is_outdated(record: ImageRecord, source: Source) -> bool:
+    """Whether the source has another image now; what cannot be asked is taken for no."""
+    try:
+        return str(await source.digest()) not in record.digests
+    except SourceError as error:
+        _log.warning("cannot ask for a newer image, using the one in the store", reason=str(error))
+        return False

@@ -24,7 +24,7 @@ from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted
 from asyncpull.fetch.fetcher import NotWantedError
 from asyncpull.fetch.suspects import Suspects
 from asyncpull.log import Log
-from asyncpull.plan import LayerAction
+from asyncpull.plan import LayerAction, PulledImage, PulledLayer
 from asyncpull.progress import (
     ExtractAdvanced,
     ExtractCompleted,
@@ -41,7 +41,7 @@ from asyncpull.progress import (
 )
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.source import Fault
-from asyncpull.store.staging import NewLayer
+from asyncpull.store.staging import NewImage, NewLayer
 from asyncpull.waiting import run_all
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from asyncpull.extract.pool import WorkerPool
     from asyncpull.fetch.fetcher import Fetcher, FetchingBlob
-    from asyncpull.plan import LayerStep, PullPlan
+    from asyncpull.plan import LayerStep, PullPlan, ResolvedImage
     from asyncpull.progress import Teller
     from asyncpull.sharing import Share
     from asyncpull.spec.manifest import Descriptor
@@ -310,3 +310,38 @@ class LayerStager:
                 self.tell(event, digest=str(blob.digest), position=position)
 
         return listen
+
+
+def new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:
+    """The image record to commit; its big data in podman's order (format, section 6.4)."""
+    manifest = image.manifest
+    documents = [(str(manifest.config.digest), image.config.raw)]
+    if image.index is not None:
+        documents.append((f"manifest-{image.index.digest}", image.index.raw))
+    documents += [(f"manifest-{manifest.digest}", manifest.raw), ("manifest", manifest.raw)]
+    return NewImage(
+        id=image.id,
+        digest=image.digest,
+        names=(image.reference.store_name,),
+        layers=tuple(step.layer for step in steps),
+        big_data=tuple(documents),
+        created=image.config.created,
+    )
+
+
+def pulled_image(reference: str, plan: PullPlan, steps: list[StagedStep], seconds: float) -> PulledImage:
+    """What a pull came to that did ``steps``; none, if the store had the image."""
+    fetched = {step.layer.id for step in steps if not step.reused}
+    layers = tuple(
+        PulledLayer(step.id, step.blob.digest, step.diff_id, step.blob.size, reused=step.id not in fetched)
+        for step in plan.steps
+    )
+    return PulledImage(
+        reference=reference,
+        id=plan.image.id,
+        digest=plan.image.digest,
+        layers=layers,
+        bytes_fetched=sum(step.fetched for step in steps),
+        bytes_resumed=sum(step.resumed for step in steps),
+        seconds=seconds,
+    )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.errors import AsyncpullError, DigestMismatchError, InvalidReferenceError, NotFoundError
+from asyncpull.limits import Limits
 from asyncpull.plan import PulledImage, PullPolicy
 from asyncpull.prefetch import prefetch
 from asyncpull.progress import FetchStarted, Resolved
-from asyncpull.pull import Limits, Puller
+from asyncpull.pull import Puller
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.store.store import Store
 from tests.support import images

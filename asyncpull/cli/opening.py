@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from asyncpull.cli.settings import Settings
-    from asyncpull.pull import Limits
+    from asyncpull.limits import Limits
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.spec.platform import Platform
     from asyncpull.store.store import Store
@@ -120,7 +120,7 @@ def limit_options(command: Decorated) -> Decorated:
 
 def wanted_limits(max_parallel_downloads: int | None, bandwidth: int | None) -> Limits:
     """The limits that the options ask for."""
-    from asyncpull.pull import Limits
+    from asyncpull.limits import Limits
 
     limits = Limits(bandwidth=bandwidth)
     return limits if max_parallel_downloads is None else replace(limits, max_parallel_downloads=max_parallel_downloads)

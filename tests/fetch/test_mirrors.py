@@ -12,8 +12,9 @@ from asyncpull.errors import DigestMismatchError
 from asyncpull.fetch.blob import StallLimits
 from asyncpull.fetch.fetcher import Fetcher
 from asyncpull.http import HttpTimeouts
+from asyncpull.limits import Limits
 from asyncpull.progress import FetchServed
-from asyncpull.pull import Limits, Puller
+from asyncpull.pull import Puller
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.retry import RetryPolicy

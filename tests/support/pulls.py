@@ -14,8 +14,9 @@ import pytest
 
 import asyncpull
 from asyncpull.errors import AsyncpullError
+from asyncpull.limits import Limits
 from asyncpull.progress import Event, PullFailed
-from asyncpull.pull import Limits, Puller
+from asyncpull.pull import Puller
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.retry import RetryPolicy
 from asyncpull.spec.platform import parse_platform

@@ -1,0 +1,34 @@
+"""Upper bounds for all that one Puller does at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from asyncpull.fetch.congestion import CongestionLimits
+from asyncpull.fetch.fetcher import MEMORY
+from asyncpull.fetch.scheduler import SchedulerLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds for one Puller, however many pulls it does at once.
+
+    ``max_parallel_downloads`` counts blobs on their way; ``workers`` extracting processes, None is cores + 2.
+    ``connections`` is how many are open for blobs, in all, and ``connections_per_registry`` to any one registry.
+    ``bandwidth`` is bytes a second over all downloads, None is no limit; ``memory`` is bytes that were received and are
+    not written yet.
+    """
+
+    max_parallel_downloads: int = 6
+    workers: int | None = None
+    connections: int = 16
+    connections_per_registry: int = 16
+    bandwidth: float | None = None
+    memory: int = MEMORY
+
+    @property
+    def of_scheduler(self) -> SchedulerLimits:
+        """Those that are the scheduler's."""
+        usual, most = CongestionLimits(), self.connections_per_registry
+        window = replace(usual, first=min(usual.first, most), most=most)
+        return SchedulerLimits(self.max_parallel_downloads, self.connections, congestion=window)
