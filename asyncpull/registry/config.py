@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 from asyncpull.errors import ConfigurationError, PolicyError
 from asyncpull.registry.aliasfile import alias_file, read_recorded
 from asyncpull.registry.certificates import SYSTEM_DIRECTORIES, Certificates
+from asyncpull.registry.credentials import AUTH_FILES
 from asyncpull.registry.endpoint import Endpoint
 from asyncpull.registry.hosts import HostsDirectory
-from asyncpull.registry.registriesconf import AUTH_FILES, Location, RegistriesConf
+from asyncpull.registry.registriesconf import Location, RegistriesConf
 from asyncpull.registry.shortnames import Candidates, ShortNameMode, candidates
 from asyncpull.tls import TlsFiles
 

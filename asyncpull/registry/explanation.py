@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import AsyncpullError, ConfigurationError, PolicyError
 from asyncpull.proxies import without_secret
-from asyncpull.registry.registriesconf import AUTH_FILES
+from asyncpull.registry.credentials import AUTH_FILES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,8 +70,9 @@ async def explain(text: str, registries: Registries, keyring: Keyring, proxies: 
 async def _explain_reference(
     reference: Reference, registries: Registries, keyring: Keyring, proxies: Proxies
 ) -> ReferenceExplanation:
-    rule = registries.rule_of(reference)
+    rule = "none"
     try:
+        rule = registries.rule_of(reference)
         endpoints = registries.endpoints(reference)
     except (PolicyError, ConfigurationError) as error:
         return ReferenceExplanation(reference, rule, refused=str(error))

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from asyncpull.spec.reference import Reference
 
-AUTH_FILES = "containers-auth.json"
-
 _VERSION_2_KEYS = (
     "registry",
     "unqualified-search-registries",

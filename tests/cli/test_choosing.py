@@ -165,6 +165,15 @@ async def test_a_choice_is_recorded_once_it_was_pulled(surroundings: Surrounding
 
 
 @pytest.mark.root
+async def test_a_plan_records_nothing(surroundings: Surroundings) -> None:
+    surroundings.configure("permissive")
+    code, shown = await surroundings.answer(b"2\n", "plan", "a/b:1")
+    assert code == 0, shown
+    assert f"{surroundings.second.address}/a/b:1" in shown
+    assert not surroundings.recorded.exists()
+
+
+@pytest.mark.root
 async def test_where_nothing_can_be_recorded_the_pull_is_good(surroundings: Surroundings) -> None:
     surroundings.configure("permissive")
     surroundings.recorded.parent.parent.write_text("a file in the way")

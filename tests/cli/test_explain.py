@@ -380,6 +380,16 @@ def test_every_key_of_hosts_toml(explain: Explainer) -> None:
     assert "hush" not in explain.run("alpine:3", "--hosts-dir", str(hosts))[1]
 
 
+def test_what_is_wrong_for_one_registry_is_told_there(explain: Explainer) -> None:
+    explain.conf.write_text('unqualified-search-registries = ["a.example", "b.example"]')
+    directory = explain.directory / "hosts/a.example"
+    directory.mkdir(parents=True)
+    (directory / "hosts.toml").write_text("server = 7")
+    first, second = explain("x", "--hosts-dir", str(directory.parent))["candidates"]
+    assert first["refused"] == f"{directory}/hosts.toml: server: is a number, not a string"
+    assert second["refused"] is None
+
+
 # ---- all of it, as people see it
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
 
 from asyncpull.cli import namespace
+from asyncpull.cli.choosing import choose_all, first_of
 from asyncpull.cli.formats import format_table, human_size, short_id
 from asyncpull.cli.opening import platform_options, registry_access, run_with_store, wanted_platform
 from asyncpull.cli.output import write_json, write_text
@@ -41,12 +42,14 @@ def plan(session: Session, /, references: Sequence[str], **platform: str | None)
         parse_reference(text)  # what cannot be meant is told before anything is asked
     settings = session.settings
     namespace.enter()
+    choices = choose_all(references, settings)
 
     async def work(store: Store) -> int:
         from asyncpull.pull import Puller
 
         async with Puller(store, platform=wanted, access=registry_access(settings)) as puller:
-            plans = (puller.plan(text) for text in references)
+            # A plan changes nothing, so what was chosen for it is not recorded either.
+            plans = (first_of(replace(choice, record=None), puller.plan) for choice in choices)
             outcomes = await asyncio.gather(*plans, return_exceptions=True)
         estimates, code = settle(references, outcomes)
         if settings.json:
