@@ -21,7 +21,7 @@ A directory without ``hosts.toml`` holds certificates as ``certs.d`` does. How i
 
 containerd falls back to certificates where a file cannot be parsed, and asks https first at ``http://`` hosts with
 certificates. Here the one is an error that names file and key, and the other is asked by http, unless ``skip_verify``
-is given.
+is given. And containerd speaks plain http with localhost by itself; here that needs to be said, as for podman.
 """
 
 from __future__ import annotations
