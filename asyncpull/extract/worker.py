@@ -1,10 +1,11 @@
 """A worker process: takes jobs from its socket, one after another, and does them.
 
-Forked from the nursery. Three threads, because the libraries that hash and inflate let go of the
+Forked from the nursery. Four threads, because the libraries that hash and inflate let go of the
 interpreter lock while they work:
 
 - the *listener* receives jobs and the advance of a blob's front, and ends the process when the loop process is gone;
-- the *reader* reads the blob along its front, hashes it, inflates it, hashes that, into a short queue;
+- the *reader* reads the blob along its front and inflates it, into a short queue;
+- the *hasher* hashes the blob and the tar stream, beside it: one layer alone must keep more than one core busy;
 - the *main* thread walks the tar stream and makes files: as much work again, most of it the kernel's.
 
 It imports no HTTP client and no event loop: starting it costs what Python costs.
@@ -52,6 +53,9 @@ from asyncpull.layer.split import Contents, read_split
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
+    from hashlib import _Hash as Hash
+
+    from asyncpull.spec.digest import Digest
 
 # One read of the blob; what comes out of it is cut by the inflater. Few enough to keep memory small and reused.
 _READ = 1 << 20
@@ -92,8 +96,38 @@ class BlobFront:
             return self._position
 
 
+class Hasher:
+    """Hashes a blob and its tar stream in a thread of its own, a few pieces behind the reader at most."""
+
+    def __init__(self, blob: Digest, diff_id: Digest) -> None:
+        self._blob, self._tar = blob.hasher(), diff_id.hasher()
+        self._pieces: queue.Queue[tuple[Hash, bytes] | None] = queue.Queue(_QUEUED)
+        self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
+        self._thread.start()
+
+    def take_blob(self, piece: bytes) -> None:
+        """Hash the next piece of the blob."""
+        self._pieces.put((self._blob, piece))
+
+    def take_tar(self, piece: bytes) -> None:
+        """Hash the next piece of the tar stream."""
+        self._pieces.put((self._tar, piece))
+
+    def finish(self) -> tuple[str, str]:
+        """The hexadecimal digests of the blob and of the tar stream, once there are no more pieces."""
+        if self._thread.is_alive():
+            self._pieces.put(None)
+            self._thread.join()
+        return self._blob.hexdigest(), self._tar.hexdigest()
+
+    def _run(self) -> None:
+        while (item := self._pieces.get()) is not None:
+            target, piece = item
+            target.update(piece)
+
+
 class BlobReader:
-    """Reads a blob along its front, hashes and inflates it in a thread of its own; iterate for the tar stream.
+    """Reads a blob along its front and inflates it in a thread of its own; iterate for the tar stream.
 
     Bytes that were damaged on the way are not the publisher's fault. So an error of the compressed stream is kept
     until the whole blob was hashed, and raised only if its digest is right.
@@ -101,7 +135,7 @@ class BlobReader:
 
     def __init__(self, fd: int, job: ApplyJob, front: BlobFront, sock: socket.socket) -> None:
         self._fd, self._job, self._front, self._sock = fd, job, front, sock
-        self._hash, self._tar_hash = job.blob.hasher(), job.diff_id.hasher()
+        self._hasher = Hasher(job.blob, job.diff_id)
         self.inflater = Inflater()
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
         self._ended = False
@@ -123,7 +157,7 @@ class BlobReader:
         self._drain()
         if self._failure is not None:
             raise self._failure
-        actual = self._hash.hexdigest()
+        actual, _ = self._hasher.finish()
         if actual != self._job.blob.encoded:
             expected = self._job.blob
             raise DigestMismatchError(f"blob {expected}", str(expected), f"{expected.algorithm}:{actual}")
@@ -132,7 +166,7 @@ class BlobReader:
 
     def verify_diff_id(self) -> None:
         """Raise DiffIDMismatchError unless the tar stream, which must have ended, is the promised one."""
-        expected, actual = self._job.diff_id, self._tar_hash.hexdigest()
+        expected, (_, actual) = self._job.diff_id, self._hasher.finish()
         if actual != expected.encoded:
             raise DiffIDMismatchError(f"layer {self._job.blob}", str(expected), f"{expected.algorithm}:{actual}")
 
@@ -146,11 +180,12 @@ class BlobReader:
         while not self._ended:
             self._ended = self._pieces.get() is None
         self._thread.join()
+        self._hasher.finish()
 
     def _run(self) -> None:
         try:
             for piece in self._blob_pieces():
-                self._hash.update(piece)
+                self._hasher.take_blob(piece)
                 self._inflate(piece)
             if self._inflating:
                 self.inflater.close()
@@ -166,7 +201,7 @@ class BlobReader:
             return
         try:
             for tar in self.inflater.feed(piece):
-                self._tar_hash.update(tar)
+                self._hasher.take_tar(tar)
                 self._pieces.put(tar)
         except LayerError as error:
             self._inflating, self._malformed = False, error
