@@ -1,4 +1,4 @@
-"""What a pull that is killed again and again costs the registry, and what ten pulls at once do; by the server's log.
+"""What pulls that are killed cost the registry, and what several processes at once do; by the server's log.
 
 The registry is docker-registry behind nginx, which sends so many bytes a second per connection and logs what it sent.
 What nginx has handed to the kernel counts as sent, so its send buffer is kept small (tests/support/nginx.py); for the
@@ -8,6 +8,7 @@ ASYNCPULL_TEST_FULL=1 the image has 250 MB and is killed twenty times, as is pro
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -54,6 +55,10 @@ class Served:
     reference: str
     image: Image
     server: Nginx
+    relative: str
+    """The reference of an image that has the layers of the other, and one more."""
+    relatives_own: int
+    """The size of that layer."""
 
     @property
     def size(self) -> int:
@@ -67,17 +72,19 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("served")
-    made = image([layer(f"d{number}", size) for number, size in enumerate(SIZES)], compression="none")
+    tars = [layer(f"d{number}", size) for number, size in enumerate(SIZES)]
+    made, related = image(tars, compression="none"), image([*tars, layer("own", MB)], compression="none")
     with docker_registry(root / "registry") as registry:
-        reference = registry.push("a/b", "1", made)
+        references = registry.push("a/b", "1", made), registry.push("a/b", "2", related)
         options = Options(limit_rate=RATE, blobs_from_disk=True, send_buffer=32 << 10)
         with nginx(root / "nginx", registry, options) as server:
-            yield Served(reference.replace(registry.address, server.address), made, server)
+            one, other = (reference.replace(registry.address, server.address) for reference in references)
+            yield Served(one, made, server, other, len(related.layers[-1].data))
 
 
-def clean(command: Command, number_of_layers: int) -> None:
-    """The store has the image and nothing else."""
-    assert len(command("images", "--json").json()) == 1
+def clean(command: Command, number_of_layers: int, number_of_images: int = 1) -> None:
+    """The store has the images and nothing else."""
+    assert len(command("images", "--json").json()) == number_of_images
     assert [path.name for path in (command.root / "asyncpull/spool").iterdir()] == []
     assert len(command("layers", "--json").json()) == number_of_layers
     for place in ("overlay/tempdirs", "overlay-layers/tmp"):
@@ -115,3 +122,36 @@ def test_ten_pulls_of_the_same_image_are_one(served: Served, tmp_path: Path) -> 
     assert {out for (out, _), _ in ended} == {f"{served.image.id}\n".encode()}
     assert served.sent() - before <= 1.05 * served.size
     clean(command, len(SIZES))
+
+
+def test_two_pulls_that_share_layers_ask_for_each_blob_once(served: Served, tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    before = served.sent()
+    pulls = [
+        command.start("pull", "--tls-verify=false", "--quiet", reference)
+        for reference in (served.reference, served.relative)
+    ]
+    ended = [(process.communicate(), process.returncode) for process in pulls]
+    assert [code for _, code in ended] == [0, 0], ended
+    assert served.sent() - before <= 1.02 * (served.size + served.relatives_own)
+    clean(command, len(SIZES) + 1, number_of_images=2)
+
+
+def test_who_waits_for_a_pull_that_is_killed_goes_on_from_its_journal(served: Served, tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    before = served.sent()
+    first = command.start("pull", "--tls-verify=false", "--quiet", served.reference)
+    journals = command.root / "asyncpull/spool"
+    while sum(path.stat().st_size > 200 for path in journals.glob("*/journal")) < len(SIZES) - 1:
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = command.start("pull", "--tls-verify=false", "--json", served.relative)
+    time.sleep(0.8)  # it has begun to wait; should it not have yet, it resumes all the same
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    out, err = second.communicate()
+    assert (first.returncode, second.returncode) == (-signal.SIGKILL, 0), err
+    assert json.loads(out)[0]["bytes_resumed"] > 0
+    whole = served.size + served.relatives_own
+    assert served.sent() - before <= 1.02 * whole + CONNECTIONS * LOST_PER_CONNECTION
+    clean(command, len(SIZES) + 1)
