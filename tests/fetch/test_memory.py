@@ -123,6 +123,7 @@ def test_64_layers_and_extractors_that_stop_stay_below_the_ceiling(tmp_path: Pat
             out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert out.decode().strip() == made.id
+    print(f"peak {peak >> 20} MiB, {(peak - idle) >> 20} MiB over that of a small pull")
     assert idle < peak <= idle + MEMORY, (idle, peak)
 
 
