@@ -47,7 +47,9 @@ def make_authority(directory: Path) -> Authority:
     """Make an authority; its files, and those of what it signs, are in ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
     authority = Authority(directory / "ca.crt", directory / "ca.key")
-    _request(authority.path, authority.key, f"authority of {directory.name}", [])
+    # Python from 3.13 on verifies by the letter of RFC 5280, which wants to be told what the key may be used for.
+    usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    _request(authority.path, authority.key, f"authority of {directory.name}", usage)
     return authority
 
 
