@@ -100,6 +100,20 @@ def platform_options(command: Decorated) -> Decorated:
     return command
 
 
+_POLICY_OPTION = click.option(
+    "--pull",
+    "policy",
+    type=click.Choice(["always", "missing", "newer", "never"]),
+    default="always",
+    help="When to ask the registry at all.",
+)
+
+
+def policy_option(command: Decorated) -> Decorated:
+    """Give a verb the option that says when what the store has will do."""
+    return _POLICY_OPTION(command)
+
+
 _LIMIT_OPTIONS = (
     click.option("--max-parallel-downloads", metavar="N", type=click.IntRange(min=1), help="Blobs fetched at once."),
     click.option(

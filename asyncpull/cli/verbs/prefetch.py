@@ -15,6 +15,7 @@ from asyncpull.cli.formats import human_duration, human_size
 from asyncpull.cli.opening import (
     limit_options,
     platform_options,
+    policy_option,
     registry_access,
     run_with_store,
     wanted_limits,
@@ -36,13 +37,7 @@ if TYPE_CHECKING:
 @click.command("prefetch")
 @click.argument("references", metavar="[REF…]", nargs=-1)
 @click.option("-f", "--file", "file", metavar="FILE", help="Read more references from FILE, one a line; - is stdin.")
-@click.option(
-    "--pull",
-    "policy",
-    type=click.Choice(["always", "missing", "newer", "never"]),
-    default="always",
-    help="When to ask the registry for more than a digest.",
-)
+@policy_option
 @click.option("--scheduler", metavar="ADDRESS", help="For a fleet; not in this version.")
 @limit_options
 @platform_options

@@ -12,6 +12,7 @@ from asyncpull.cli.choosing import choose_all, first_of
 from asyncpull.cli.opening import (
     limit_options,
     platform_options,
+    policy_option,
     registry_access,
     run_with_store,
     wanted_limits,
@@ -34,13 +35,7 @@ if TYPE_CHECKING:
 
 @click.command("pull")
 @click.argument("references", metavar="REF…", nargs=-1, required=True)
-@click.option(
-    "--pull",
-    "policy",
-    type=click.Choice(["always", "missing", "newer", "never"]),
-    default="always",
-    help="When to ask the registry at all.",
-)
+@policy_option
 @click.option("--all-tags", is_flag=True, help="All tags of the repositories REF, which are named without a tag.")
 @click.option("--keep-blobs", is_flag=True, help="Leave the blobs in the spool after the commit.")
 @limit_options
