@@ -147,7 +147,7 @@ class LayerStager:
             source_tar_split=str(self.store.tar_split_path(other)),
             diff=str(staged.diff),
             tar_split=str(staged.tar_split),
-            rootless=self.store.config.rootless,
+            in_userns=self.store.config.rootless,
         )
         try:
             implied = await self.pool.run(job, self.staging.lock_fds)
@@ -253,7 +253,8 @@ class LayerStager:
                 diff=str(staged.diff),
                 tar_split=str(staged.tar_split),
                 front=front.position,
-                rootless=self.store.config.rootless,
+                marks=self.store.marks,
+                in_userns=self.store.config.rootless,
                 ignore_chown_errors=self.store.config.ignore_chown_errors,
             )
             on_advance = self._teller(ExtractAdvanced, step.blob)
@@ -290,7 +291,9 @@ class LayerStager:
         diffs = [
             str(step.layer.staged.diff if step.layer.staged else self.store.diff_path(step.layer.id)) for step in steps
         ]
-        await self.pool.run(AdoptJob(tuple(diffs), implied, self.store.config.rootless), self.staging.lock_fds)
+        await self.pool.run(
+            AdoptJob(tuple(diffs), implied, self.store.marks, self.store.config.rootless), self.staging.lock_fds
+        )
 
     def _teller(
         self,

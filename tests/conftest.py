@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,6 +35,20 @@ def private_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory with a short name, removed afterwards with everything that is still mounted in it."""
+    directory = Path(tempfile.mkdtemp(prefix="s-"))
+    try:
+        yield directory
+    finally:
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            point = line.split(" ")[4]
+            if point.startswith(f"{directory}/"):
+                subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+        shutil.rmtree(directory)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,9 +16,9 @@ PACKAGE = Path(asyncpull.__file__).parent
 
 # A unit may import units of lower levels, and those named for it; units of one level do not know each other.
 LEVELS = [
-    {"errors", "log"},
+    {"errors", "kernel", "log"},
     {"spec"},
-    {"budget", "layer", "plan", "progress", "proxies", "ranges", "retry", "sharing", "tls", "waiting"},
+    {"budget", "layer", "plan", "progress", "proxies", "ranges", "retry", "sharing", "tls", "tree", "waiting"},
     {"estimate", "events", "http", "journal", "lockfile", "spool"},
     {"registry", "fetch", "extract", "space", "store"},
     {"limits", "source", "stage"},

@@ -8,19 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncpull.extract.confine import Root
 from asyncpull.extract.directories import Directories
 from asyncpull.extract.extractor import Extractor
-from asyncpull.extract.failure import store_error
-from asyncpull.extract.xattrs import DEFAULT_ACL
 from asyncpull.layer.split import SplitWriter
 from asyncpull.layer.stream import TarStream
+from asyncpull.tree.confine import Root
+from asyncpull.tree.failure import store_error
+from asyncpull.tree.xattrs import DEFAULT_ACL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from asyncpull.extract.confine import Opener
+    from asyncpull.tree.confine import Opener
+    from asyncpull.tree.marks import Marks
 
 _UINT32 = 0xFFFF_FFFF
 
@@ -29,11 +30,12 @@ _UINT32 = 0xFFFF_FFFF
 class ApplyOptions:
     """How the tree is to be read later.
 
-    ``rootless``: in a user namespace, where marks are ``user.overlay.*``, devices are skipped, and attributes that are
-    not permitted left out. ``ignore_chown_errors``: what cannot be given to its owner stays ours.
+    ``marks`` are those of the store's driver. ``in_userns``: in a user namespace devices are skipped, and attributes
+    that are not permitted left out. ``ignore_chown_errors``: what cannot be given to its owner stays ours.
     """
 
-    rootless: bool
+    marks: Marks
+    in_userns: bool = False
     ignore_chown_errors: bool = False
 
 
@@ -113,7 +115,11 @@ def _extractor(root: Path, options: ApplyOptions, opener: Opener | None) -> Iter
     with confined, Directories(confined) as directories:
         _drop_default_acl(confined, root)
         extractor = Extractor(
-            root, directories, rootless=options.rootless, ignore_chown_errors=options.ignore_chown_errors
+            root,
+            directories,
+            marks=options.marks,
+            in_userns=options.in_userns,
+            ignore_chown_errors=options.ignore_chown_errors,
         )
         with extractor:
             yield extractor

@@ -20,10 +20,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from asyncpull.extract.confine import MAX_PATH, OPEN_DIRECTORY
+from asyncpull.tree.confine import MAX_PATH, OPEN_DIRECTORY
 
 if TYPE_CHECKING:
-    from asyncpull.extract.confine import Root
+    from asyncpull.tree.confine import Root
 
 CAPACITY: Final = 256
 _MAX_ALIASES: Final = 10_000

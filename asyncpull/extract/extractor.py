@@ -23,11 +23,12 @@ from asyncpull.errors import UnsupportedMemberError
 from asyncpull.extract.directories import open_child
 from asyncpull.extract.failure import explain, owner_error
 from asyncpull.extract.implied import IMPLIED_MODE
-from asyncpull.extract.tree import holds_only_whiteouts, is_whiteout, join, remove
 from asyncpull.extract.writeback import WORTHWHILE, begin_writing
-from asyncpull.extract.xattrs import DEFAULT_ACL, apply_xattrs, path_of, set_opaque
 from asyncpull.layer.changeset import Action, Changeset, Effect
 from asyncpull.layer.header import GLOBAL_RECORDS
+from asyncpull.tree.marks import is_whiteout, set_opaque
+from asyncpull.tree.walk import holds_only_whiteouts, join, remove
+from asyncpull.tree.xattrs import DEFAULT_ACL, apply_xattrs, path_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from asyncpull.errors import AsyncpullError
     from asyncpull.extract.directories import Directories, Directory, Owner
     from asyncpull.layer.header import Member
+    from asyncpull.tree.marks import Marks
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PERMISSIONS: Final = 0o777
@@ -54,10 +56,13 @@ class Extractor:
     that ``explain`` has an answer to.
     """
 
-    def __init__(self, root: Path, directories: Directories, *, rootless: bool, ignore_chown_errors: bool) -> None:
+    def __init__(
+        self, root: Path, directories: Directories, *, marks: Marks, in_userns: bool, ignore_chown_errors: bool
+    ) -> None:
         self._root = root
         self._directories = directories
-        self._rootless = rootless
+        self._marks = marks
+        self._in_userns = in_userns
         self._ignore_chown_errors = ignore_chown_errors
         self._action = Changeset().action
         self.owners: set[Owner] = set()
@@ -115,7 +120,7 @@ class Extractor:
                 directory = self._directories.get(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            apply_xattrs(directory.fd, {DEFAULT_ACL: acl}, in_userns=self._rootless)
+            apply_xattrs(directory.fd, {DEFAULT_ACL: acl}, in_userns=self._in_userns)
         self._directories.settle()
 
     def explain(self, error: OSError | ValueError | OverflowError) -> AsyncpullError:
@@ -155,7 +160,7 @@ class Extractor:
             os.fchmod(fd, member.mode & _ALL_BITS)
         os.utime(fd, ns=(member.atime_ns, member.mtime_ns))
         if member.xattrs:
-            apply_xattrs(fd, member.xattrs, in_userns=self._rootless)
+            apply_xattrs(fd, member.xattrs, in_userns=self._in_userns)
         if member.size >= WORTHWHILE:
             begin_writing(fd)
         self._file = -1
@@ -240,7 +245,7 @@ class Extractor:
             if mode & (stat.S_ISUID | stat.S_ISGID) or parent.is_setgid:
                 os.fchmod(fd, mode)
             if is_opaque:
-                set_opaque(fd, rootless=self._rootless)
+                set_opaque(fd, self._marks)
             return self._directories.add(join(parent.path, name), fd, actual, mode, times)
         except BaseException:
             os.close(fd)
@@ -261,7 +266,7 @@ class Extractor:
         now = dict(member.xattrs)
         if DEFAULT_ACL in now:
             self._default_acls[directory.path] = now.pop(DEFAULT_ACL)
-        apply_xattrs(directory.fd, now, in_userns=self._rootless)
+        apply_xattrs(directory.fd, now, in_userns=self._in_userns)
 
     # Whiteouts
 
@@ -274,7 +279,7 @@ class Extractor:
         except NotADirectoryError:
             return
         if action.effect is Effect.OPAQUE:
-            set_opaque(parent.fd, rootless=self._rootless)
+            set_opaque(parent.fd, self._marks)
             return
         try:
             os.mknod(action.name, stat.S_IFCHR, 0, dir_fd=parent.fd)
@@ -294,7 +299,7 @@ class Extractor:
             self._make_way(parent, name)
             return True
         self.implied.discard(path)
-        set_opaque(self._directories.get(path).fd, rootless=self._rootless)
+        set_opaque(self._directories.get(path).fd, self._marks)
         return False
 
     # Everything else
@@ -305,7 +310,7 @@ class Extractor:
         if effect is Effect.HARD_LINK:
             self._hard_link(member, parent, name, action.target, owner)
             return
-        if self._rootless and effect in (Effect.CHARACTER_DEVICE, Effect.BLOCK_DEVICE):
+        if self._in_userns and effect in (Effect.CHARACTER_DEVICE, Effect.BLOCK_DEVICE):
             self._skipped.add(join(parent.path, name))
             return
         try:
@@ -319,7 +324,7 @@ class Extractor:
             os.chmod(name, member.mode & _ALL_BITS, dir_fd=parent.fd, follow_symlinks=False)
         os.utime(name, ns=(member.atime_ns, member.mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
         if member.xattrs:
-            apply_xattrs(path_of(parent.fd, name), member.xattrs, in_userns=self._rootless)
+            apply_xattrs(path_of(parent.fd, name), member.xattrs, in_userns=self._in_userns)
 
     def _hard_link(self, member: Member, parent: Directory, name: bytes, target: bytes, owner: Owner) -> None:
         """Link to what this layer has at ``target``; then the link's own metadata is applied to what both share."""
@@ -353,7 +358,7 @@ class Extractor:
             if (info.st_atime_ns, info.st_mtime_ns) != (member.atime_ns, member.mtime_ns):
                 os.utime(name, ns=(member.atime_ns, member.mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
         if member.xattrs:
-            apply_xattrs(path_of(parent.fd, name), member.xattrs, in_userns=self._rootless)
+            apply_xattrs(path_of(parent.fd, name), member.xattrs, in_userns=self._in_userns)
 
     def _make_way(self, parent: Directory, name: bytes) -> None:
         """Remove what is at ``name``, and what was known of it."""

@@ -6,7 +6,8 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-from asyncpull.errors import LayerError, NoSpaceError, StoreError, StoreWriteError, UnsupportedMemberError
+from asyncpull.errors import LayerError, StoreError, StoreWriteError, UnsupportedMemberError
+from asyncpull.tree.failure import store_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,6 @@ _MEANINGLESS: Final = {
     errno.ENOTDIR: "the path leads through something that is no directory",
     errno.ERANGE: "not a possible value",
 }
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def explain(error: OSError, root: Path, member: bytes, position: int) -> LayerError | StoreError:
@@ -33,21 +33,6 @@ def explain(error: OSError, root: Path, member: bytes, position: int) -> LayerEr
             message = error.strerror
         return UnsupportedMemberError(message, member, position)
     return store_error(error, os.path.join(root, os.fsdecode(member)))
-
-
-def store_error(error: OSError, path: str | Path) -> StoreError:
-    """Say what the file system of the store refused; ``path`` is where."""
-    message = error.strerror or str(error)
-    printable = os.fsencode(path).decode("utf-8", "backslashreplace")
-    if error.errno in _FULL:
-        return NoSpaceError(message, printable, "free some space or inodes, or choose another graph root with --root")
-    hint = {
-        errno.EROFS: "the file system is read-only; choose another graph root with --root",
-        errno.EACCES: "the graph root must belong to the user who pulls; choose another one with --root",
-        errno.EPERM: "a file system or namespace without this privilege cannot hold the layer",
-        errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    }.get(error.errno or 0)
-    return StoreWriteError(message, printable, hint)
 
 
 def owner_error(error: OSError, uid: int, gid: int, path: str) -> StoreWriteError:

@@ -17,17 +17,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from asyncpull.extract.confine import Root
-from asyncpull.extract.failure import store_error
-from asyncpull.extract.tree import join
-from asyncpull.extract.xattrs import adopted, is_opaque, read_xattrs, replace_xattrs
+from asyncpull.layer.changeset import clean_name
+from asyncpull.tree.confine import Root
+from asyncpull.tree.failure import store_error
+from asyncpull.tree.marks import is_opaque
+from asyncpull.tree.walk import join, walk
+from asyncpull.tree.xattrs import adopted, read_xattrs, replace_xattrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from asyncpull.tree.marks import Marks
 
 IMPLIED_MODE: Final = 0o755
 """Mode of a directory that was never described, owned by root (format 5.1)."""
+
+_WHITEOUT: Final = b".wh."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +53,45 @@ class DirectoryMetadata:
         times = (info.st_atime_ns, info.st_mtime_ns)
         return cls(info.st_mode & 0o7777, info.st_uid, info.st_gid, times, adopted(read_xattrs(fd)))
 
-    def give_to(self, fd: int, *, rootless: bool) -> None:
+    def give_to(self, fd: int, *, in_userns: bool) -> None:
         """Make it the metadata of an open directory, whatever that had before."""
         os.fchown(fd, self.uid, self.gid)
         os.fchmod(fd, self.mode)
-        replace_xattrs(fd, self.xattrs, in_userns=rootless)
+        replace_xattrs(fd, self.xattrs, in_userns=in_userns)
         if self.times is not None:
             os.utime(fd, ns=self.times)
 
 
-def adopt_implied(diff: Path, implied: Sequence[bytes], below: Sequence[Path], *, rootless: bool = False) -> None:
+def implied_directories(diff: Path, names: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return the directories below ``diff`` that no entry of the archive names, from the top down.
+
+    ``names`` are those of all entries, as they are in the archive. A directory that took the place of a whiteout of the
+    same layer does not count: what it replaced was deleted.
+    """
+    with Root(diff) as root:
+        present = {path for path, _, _ in walk(root)}
+        implied = present - {b""}
+        for name in names:
+            parent, _, last = (clean_name(name) or b"").rpartition(b"/")
+            if parent not in present:
+                try:
+                    parent = root.resolve(parent)
+                except OSError:
+                    continue
+            implied.discard(join(parent, last.removeprefix(_WHITEOUT)))
+    return tuple(sorted(implied))
+
+
+def adopt_implied(
+    diff: Path, implied: Sequence[bytes], below: Sequence[Path], *, marks: Marks, in_userns: bool = False
+) -> None:
     """Give each of the ``implied`` directories of the layer at ``diff`` what it has in the nearest layer below.
 
     ``implied`` are canonical paths from the top down, ``below`` the diff directories from the nearest layer down.
-    Found nowhere, a directory becomes 0755 root:root without attributes. ``rootless`` chooses the opaque mark.
+    Found nowhere, a directory becomes 0755 root:root without attributes. ``marks`` are those of all these trees.
     Raises StoreError.
     """
-    stack = LayerStack((diff, *below), rootless=rootless)
+    stack = LayerStack((diff, *below), marks)
     path = b""
     try:
         with Root(diff) as root:
@@ -71,7 +99,7 @@ def adopt_implied(diff: Path, implied: Sequence[bytes], below: Sequence[Path], *
                 metadata = stack.below_the_first(path) or DirectoryMetadata()
                 fd = root.open_directory(path)
                 try:
-                    metadata.give_to(fd, rootless=rootless)
+                    metadata.give_to(fd, in_userns=in_userns)
                 finally:
                     os.close(fd)
     except OSError as error:
@@ -81,9 +109,9 @@ def adopt_implied(diff: Path, implied: Sequence[bytes], below: Sequence[Path], *
 class LayerStack:
     """Diff directories from the top layer down, as overlay would merge them."""
 
-    def __init__(self, diffs: Sequence[Path], *, rootless: bool) -> None:
+    def __init__(self, diffs: Sequence[Path], marks: Marks) -> None:
         self._diffs = diffs
-        self._rootless = rootless
+        self._marks = marks
         # What was found for every directory on the way to the last path; the next one shares most of it. Overlay takes
         # no notice of an opaque mark on a layer's root, so the root of every layer counts.
         self._trail: list[tuple[bytes, Sequence[Path]]] = [(b"", diffs)]
@@ -125,7 +153,7 @@ class LayerStack:
         for diff in layers:
             try:
                 with _opened(diff, path) as fd:
-                    hides = is_opaque(fd, rootless=self._rootless)
+                    hides = is_opaque(fd, self._marks)
             except FileNotFoundError:
                 continue
             except OSError as error:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncpull.spec.digest import Digest
+    from asyncpull.tree.marks import Marks
 
 _LENGTH = struct.Struct(">I")
 _MAX_FDS = 8
@@ -48,7 +49,8 @@ class ApplyJob:
     diff: str
     tar_split: str
     front: int
-    rootless: bool
+    marks: Marks
+    in_userns: bool
     ignore_chown_errors: bool = False
 
 
@@ -60,7 +62,7 @@ class CopyJob:
     source_tar_split: str
     diff: str
     tar_split: str
-    rootless: bool
+    in_userns: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class AdoptJob:
 
     diffs: tuple[str, ...]
     implied: Mapping[int, tuple[bytes, ...]]
-    rootless: bool
+    marks: Marks
+    in_userns: bool
 
 
 @dataclass(frozen=True, slots=True)

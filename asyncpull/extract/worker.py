@@ -32,8 +32,7 @@ from asyncpull.errors import (
     WorkerError,
 )
 from asyncpull.extract.apply import ApplyOptions, apply_layer
-from asyncpull.extract.copy import copy_tree, implied_directories
-from asyncpull.extract.implied import adopt_implied
+from asyncpull.extract.implied import adopt_implied, implied_directories
 from asyncpull.extract.protocol import (
     AdoptJob,
     Advanced,
@@ -49,6 +48,7 @@ from asyncpull.extract.protocol import (
 )
 from asyncpull.layer.codec import Inflater
 from asyncpull.layer.split import Contents, read_split
+from asyncpull.tree.copy import copy_tree
 
 if TYPE_CHECKING:
     import socket
@@ -226,7 +226,7 @@ class BlobReader:
 def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) -> Extracted:
     """Do an ApplyJob: the gate between bytes and store. Returns only if digest, size and diff ID are right."""
     reader = BlobReader(blob_fd, job, front, sock)
-    options = ApplyOptions(rootless=job.rootless, ignore_chown_errors=job.ignore_chown_errors)
+    options = ApplyOptions(job.marks, in_userns=job.in_userns, ignore_chown_errors=job.ignore_chown_errors)
     try:
         with open(job.tar_split, "xb") as tar_split:
             applied = apply_layer(reader, Path(job.diff), tar_split.write, options)
@@ -250,7 +250,7 @@ def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) 
 def copy(job: CopyJob) -> tuple[bytes, ...]:
     """Do a CopyJob; the names in the tar-split tell which directories the archive only implies."""
     tar_split = Path(job.source_tar_split)
-    copy_tree(Path(job.source_diff), Path(job.diff), in_userns=job.rootless)
+    copy_tree(Path(job.source_diff), Path(job.diff), in_userns=job.in_userns)
     shutil.copyfile(tar_split, job.tar_split)
     with tar_split.open("rb") as file:
         names = [entry.name for entry in read_split(file) if isinstance(entry, Contents)]
@@ -261,7 +261,7 @@ def adopt(job: AdoptJob) -> None:
     """Do an AdoptJob from the base layer up, because a layer may take what the one below it has just been given."""
     diffs = [Path(diff) for diff in job.diffs]
     for index in sorted(job.implied):
-        adopt_implied(diffs[index], job.implied[index], diffs[:index][::-1], rootless=job.rootless)
+        adopt_implied(diffs[index], job.implied[index], diffs[:index][::-1], marks=job.marks, in_userns=job.in_userns)
 
 
 def run_job(job: Job, fds: list[int], front: BlobFront, sock: socket.socket) -> object:

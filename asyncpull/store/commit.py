@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from asyncpull import kernel
 from asyncpull.errors import NotInStoreError, StoreCorruptError, TooManyLayersError
 from asyncpull.spec.layerid import layer_id
-from asyncpull.store import kernel
 from asyncpull.store.driver import Parent
 from asyncpull.store.files import disk_errors
 from asyncpull.store.layers import MAX_LAYERS, Addition, new_record

@@ -12,8 +12,8 @@ from asyncpull.errors import StoreError
 from asyncpull.store.files import disk_errors, sweep
 from asyncpull.store.records import CONTAINERS, Raw, format_time
 from asyncpull.store.table import Table
-from asyncpull.store.trees import remove_tree
 from asyncpull.store.views import ContainerRecord
+from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
     from pathlib import Path

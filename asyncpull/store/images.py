@@ -23,8 +23,8 @@ from asyncpull.store.records import (
     updated,
 )
 from asyncpull.store.table import Table, find
-from asyncpull.store.trees import remove_tree
 from asyncpull.store.views import ImageRecord
+from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

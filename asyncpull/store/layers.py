@@ -24,8 +24,8 @@ from asyncpull.store.files import disk_errors, sweep, sync_file
 from asyncpull.store.records import LAYERS, Raw, format_time
 from asyncpull.store.table import Table
 from asyncpull.store.tempdirs import TempDir, remove_abandoned
-from asyncpull.store.trees import remove_tree
 from asyncpull.store.views import LayerRecord
+from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

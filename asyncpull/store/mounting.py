@@ -18,9 +18,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from asyncpull import kernel
 from asyncpull.errors import MountError
 from asyncpull.log import Log
-from asyncpull.store import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asyncpull import kernel
 from asyncpull.errors import MountError, NotInStoreError, StoreCorruptError
 from asyncpull.log import Log
-from asyncpull.store import kernel
 from asyncpull.store.driver import MountOptions
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, write_atomic
 from asyncpull.store.mounting import mount_error, perform
 from asyncpull.store.records import Raw, format_json, parse_array
-from asyncpull.store.trees import remove_tree
+from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
     from asyncpull.lockfile import LockedFile

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from asyncpull.lockfile import try_lock
 from asyncpull.log import Log
 from asyncpull.store.files import disk_errors, make_directory
-from asyncpull.store.trees import remove_tree
+from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
     from pathlib import Path

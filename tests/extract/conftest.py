@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.extract.apply import Applied, ApplyOptions, apply_layer
-from asyncpull.extract.confine import Opener, has_openat2, open_by_kernel, open_by_steps
+from asyncpull.tree.confine import Opener, has_openat2, open_by_kernel, open_by_steps
+from asyncpull.tree.marks import Marks
 from tests.support.tars import Entry, tar
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ ACL = struct.pack("<I", 2) + b"".join(
     for tag, rights, who in ((1, 7, _NOBODY), (2, 7, 77), (4, 5, _NOBODY), (16, 5, _NOBODY), (32, 0, _NOBODY))
 )
 """A POSIX ACL as an attribute holds it: user::rwx, user:77:rwx, group::r-x, mask::r-x, other::---."""
+
+
+def marks_of(rootless: bool) -> Marks:
+    return Marks.USER if rootless else Marks.TRUSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Layers:
             (data[at : at + piece] for at in range(0, len(data), piece)),
             diff,
             split.append,
-            ApplyOptions(rootless=rootless, ignore_chown_errors=ignore_chown_errors),
+            ApplyOptions(marks_of(rootless), in_userns=rootless, ignore_chown_errors=ignore_chown_errors),
             opener=self.opener,
         )
         return Layer(diff, applied, b"".join(split))

@@ -14,6 +14,7 @@ import pytest
 from asyncpull.errors import LayerError, MalformedLayerError, NoSpaceError, StoreError, StoreWriteError
 from asyncpull.extract.apply import ApplyOptions, apply_layer
 from asyncpull.layer.split import Contents, read_split, rebuild
+from asyncpull.tree.marks import Marks
 from tests.support.tars import Entry, directory, file, hard_link, opaque, symlink, tar, whiteout
 from tests.support.trees import differences, list_tree
 
@@ -188,7 +189,7 @@ def cut(archive: bytes, at: int) -> Iterator[bytes]:
 @pytest.mark.parametrize("at", [100, 512 * 3, 512 * 4 + 1000])
 def test_a_layer_that_ends_too_soon_is_malformed_and_leaves_no_descriptor(layers: Layers, at: int) -> None:
     descriptors = os.listdir("/proc/self/fd")
-    options = ApplyOptions(rootless=False)
+    options = ApplyOptions(Marks.TRUSTED)
     archive = tar([directory("d"), file("d/f", b"x" * 10_000)])
     with pytest.raises(MalformedLayerError):
         apply_layer(cut(archive, at), layers.new_diff(), len, options)
@@ -202,13 +203,13 @@ def test_what_the_source_raises_goes_through(layers: Layers) -> None:
 
     descriptors = os.listdir("/proc/self/fd")
     with pytest.raises(TimeoutError, match="no more"):
-        apply_layer(broken(), layers.new_diff(), len, ApplyOptions(rootless=False))
+        apply_layer(broken(), layers.new_diff(), len, ApplyOptions(Marks.TRUSTED))
     assert os.listdir("/proc/self/fd") == descriptors
 
 
 def test_a_root_that_is_not_there_is_the_stores_trouble(tmp_path: Path) -> None:
     with pytest.raises(StoreWriteError, match="No such file"):
-        apply_layer([], tmp_path / "missing", len, ApplyOptions(rootless=False))
+        apply_layer([], tmp_path / "missing", len, ApplyOptions(Marks.TRUSTED))
 
 
 @pytest.fixture
@@ -229,7 +230,7 @@ def small_file_system(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_file_system(small_file_system: Path, entries: list[Entry]) -> None:
     descriptors = os.listdir("/proc/self/fd")
     with pytest.raises(NoSpaceError) as caught:
-        apply_layer([tar(entries)], small_file_system, len, ApplyOptions(rootless=False))
+        apply_layer([tar(entries)], small_file_system, len, ApplyOptions(Marks.TRUSTED))
     assert caught.value.path is not None
     assert caught.value.path.startswith(str(small_file_system))
     assert caught.value.hint is not None
@@ -240,7 +241,7 @@ def test_a_read_only_file_system(small_file_system: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_file_system)], check=True)
     for entry in (file("f"), directory("d"), symlink("l", "x"), whiteout("w"), opaque("o"), file("i/f")):
         with pytest.raises(StoreWriteError, match="Read-only") as caught:
-            apply_layer([tar([entry])], small_file_system, len, ApplyOptions(rootless=False))
+            apply_layer([tar([entry])], small_file_system, len, ApplyOptions(Marks.TRUSTED))
         assert not isinstance(caught.value, NoSpaceError)
 
 

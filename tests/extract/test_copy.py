@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.errors import NoSpaceError
-from asyncpull.extract.copy import copy_tree, implied_directories
+from asyncpull.extract.implied import implied_directories
+from asyncpull.tree.copy import copy_tree
 from tests.extract.conftest import ACL
 from tests.support.tars import (
     DAY_ONE,

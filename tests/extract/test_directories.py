@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.extract.confine import Root
 from asyncpull.extract.directories import Directories
+from asyncpull.tree.confine import Root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from asyncpull.errors import NoSpaceError, StoreWriteError, UnsupportedMemberError
-from asyncpull.extract.failure import explain, owner_error, store_error
+from asyncpull.extract.failure import explain, owner_error
+from asyncpull.tree.failure import store_error
 
 
 def refusal(number: int) -> OSError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.errors import LayerError
-from asyncpull.extract.tree import remove
+from asyncpull.tree.walk import remove
 from tests.support.tars import Entry, directory, fifo, file, hard_link, opaque, symlink, tar, whiteout
 from tests.support.trees import list_tree
 

@@ -10,6 +10,7 @@ import pytest
 
 from asyncpull.errors import StoreError
 from asyncpull.extract.implied import adopt_implied
+from asyncpull.tree.marks import Marks
 from tests.extract.conftest import ACL
 from tests.support.tars import DAY_ONE, Entry, directory, file, opaque, symlink, whiteout
 
@@ -46,7 +47,13 @@ def adopt(layers: Layers, top: Sequence[Entry], *below: Sequence[Entry], rootles
     """Apply ``top`` over the layers below, the nearest first, and give it what it implies."""
     under = [layers.apply(entries, rootless=rootless) for entries in below]
     layer = layers.apply(top, rootless=rootless)
-    adopt_implied(layer.diff, layer.applied.implied, [each.diff for each in under], rootless=rootless)
+    adopt_implied(
+        layer.diff,
+        layer.applied.implied,
+        [each.diff for each in under],
+        marks=Marks.USER if rootless else Marks.TRUSTED,
+        in_userns=rootless,
+    )
     return layer
 
 
@@ -125,12 +132,12 @@ def test_the_other_flavour_of_the_mark_is_none(layers: Layers) -> None:
 def test_doing_it_again_over_other_layers_leaves_nothing_of_the_first(layers: Layers) -> None:
     layer = adopt(layers, [file("d/f"), opaque("e")], [described("d", 1), described("e", 1)])
     other = layers.apply([directory("d", 0o711)])
-    adopt_implied(layer.diff, layer.applied.implied, [other.diff])
+    adopt_implied(layer.diff, layer.applied.implied, [other.diff], marks=Marks.TRUSTED)
     assert stat.S_IMODE(layer.info("d").st_mode) == 0o711
     assert layer.info("d").st_uid == 0
     assert layer.xattrs("d") == {}
     assert layer.xattrs("e") == {"trusted.overlay.opaque": b"y"}
-    adopt_implied(layer.diff, layer.applied.implied, [])
+    adopt_implied(layer.diff, layer.applied.implied, [], marks=Marks.TRUSTED)
     assert seen(layer, "d") is None
 
 
@@ -151,5 +158,5 @@ def test_no_descriptor_is_left(layers: Layers) -> None:
     before = os.listdir("/proc/self/fd")
     layer = adopt(layers, [file("a/b/f")], [described("a", 1), whiteout("a/b")], [file("a")])
     with pytest.raises(StoreError):
-        adopt_implied(layer.diff, [b"missing"], [])
+        adopt_implied(layer.diff, [b"missing"], [], marks=Marks.TRUSTED)
     assert os.listdir("/proc/self/fd") == before

@@ -31,6 +31,7 @@ from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted
 from asyncpull.layer.codec import Compression
 from asyncpull.layer.split import read_split, rebuild
 from asyncpull.spec.digest import Digest
+from asyncpull.tree.marks import Marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,8 @@ class Layer:
             diff=str(self.diff),
             tar_split=str(self.tar_split),
             front=len(self.blob),
-            rootless=os.geteuid() != 0,
+            marks=Marks.USER if os.geteuid() else Marks.TRUSTED,
+            in_userns=os.geteuid() != 0,
         )
 
 
@@ -251,7 +253,7 @@ async def test_copies_a_layer_and_tells_what_it_implies(layer: Layer, tmp_path: 
             source_tar_split=str(layer.tar_split),
             diff=str(copy),
             tar_split=str(tmp_path / "copy.gz"),
-            rootless=os.geteuid() != 0,
+            in_userns=os.geteuid() != 0,
         )
         assert await pool.run(job) == (b"a",)
     assert (copy / "d").read_bytes() == (layer.diff / "d").read_bytes()
@@ -267,7 +269,14 @@ async def test_implied_directories_are_adopted_from_the_base_up(tmp_path: Path) 
     (diffs[0] / "a/b").chmod(0o1777)
     async with WorkerPool(1) as pool:
         implied = {1: (b"a", b"a/b"), 2: (b"a", b"a/b")}
-        await pool.run(AdoptJob(tuple(map(str, diffs)), implied, rootless=os.geteuid() != 0))
+        await pool.run(
+            AdoptJob(
+                tuple(map(str, diffs)),
+                implied,
+                marks=Marks.USER if os.geteuid() else Marks.TRUSTED,
+                in_userns=os.geteuid() != 0,
+            )
+        )
     assert [(diff / "a").stat().st_mode & 0o7777 for diff in diffs] == [0o751] * 3
     assert [(diff / "a/b").stat().st_mode & 0o7777 for diff in diffs] == [0o1777] * 3
 

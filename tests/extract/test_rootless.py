@@ -12,8 +12,9 @@ import pytest
 
 from asyncpull.errors import StoreWriteError
 from asyncpull.extract.apply import Applied, ApplyOptions, apply_layer
-from asyncpull.extract.copy import copy_tree
 from asyncpull.extract.implied import adopt_implied
+from asyncpull.tree.copy import copy_tree
+from asyncpull.tree.marks import Marks
 from tests.support.tars import (
     DAY_ONE,
     Entry,
@@ -55,7 +56,7 @@ ENTRIES = [
 
 def apply(entries: Sequence[Entry], *, ignore_chown_errors: bool = False) -> Applied:
     """Apply to the current directory, as a worker in the namespace of a rootless store does."""
-    options = ApplyOptions(rootless=True, ignore_chown_errors=ignore_chown_errors)
+    options = ApplyOptions(Marks.USER, in_userns=True, ignore_chown_errors=ignore_chown_errors)
     return apply_layer([tar(entries)], Path(), len, options)
 
 
@@ -134,9 +135,9 @@ def test_copies_and_implied_directories(tmp_path: Path) -> None:
         for name in ("below", "source", "copy"):
             os.mkdir(name)
         described = directory("implied", 0o1711).with_(mtime_ns=DAY_ONE + 9, xattrs={"user.z": b"z"})
-        apply_layer([tar([described])], Path("below"), len, ApplyOptions(rootless=True))
-        applied = apply_layer([tar(ENTRIES)], Path("source"), len, ApplyOptions(rootless=True))
-        adopt_implied(Path("source"), applied.implied, [Path("below")], rootless=True)
+        apply_layer([tar([described])], Path("below"), len, ApplyOptions(Marks.USER, in_userns=True))
+        applied = apply_layer([tar(ENTRIES)], Path("source"), len, ApplyOptions(Marks.USER, in_userns=True))
+        adopt_implied(Path("source"), applied.implied, [Path("below")], marks=Marks.USER, in_userns=True)
         copy_tree(Path("source"), Path("copy"), in_userns=True)
         return list_tree(Path("copy")), list_tree(Path("source"))
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncpull import kernel
 from asyncpull.errors import MountError
-from asyncpull.store import kernel
 from asyncpull.store.driver import MountPlan
 from asyncpull.store.mounting import mount_error, perform, perform_by_fsopen, perform_in_child
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
+from asyncpull import kernel
 from asyncpull.errors import InUseError, MountError, NotInStoreError, StoreCorruptError
 from asyncpull.lockfile import LockMode, locked
-from asyncpull.store import kernel
 from asyncpull.store.records import format_json, parse_array
 from asyncpull.store.store import Store
 from tests.store.made import GOLDEN, commit_image, config_at, leftovers

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from asyncpull.tree.marks import Marks
+
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
@@ -60,10 +62,11 @@ class Trash(Protocol):
 
 
 class Driver(Protocol):
-    """The trees of layers below ``home``."""
+    """The trees of layers below ``home``; ``marks`` are how they say that something below them is deleted."""
 
     name: str
     home: Path
+    marks: Marks
 
     @property
     def staging_root(self) -> Path:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from asyncpull.errors import ConfigurationError, StoreCorruptError
 from asyncpull.store.driver import MountPlan
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, sync_file, write_new
+from asyncpull.tree.marks import Marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +45,7 @@ class OverlayDriver:
 
     def __init__(self, graph_root: Path, options: Sequence[str] = (), *, rootless: bool = False) -> None:
         self.home = graph_root / "overlay"
+        self.marks = Marks.USER if rootless else Marks.TRUSTED
         # The kernel refuses metacopy together with the extended attributes that users may set.
         self._options = tuple(option for option in options if not (rootless and option.startswith("metacopy")))
         self._required = ("userxattr",) if rootless else ()

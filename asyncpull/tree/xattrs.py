@@ -30,29 +30,9 @@ Target = int | bytes
 """A descriptor, or a path whose last component is not followed."""
 
 
-def opaque_name(*, rootless: bool) -> bytes:
-    """Return the attribute by which overlay knows an opaque directory; the value is ``y`` (format 5.2)."""
-    return b"user.overlay.opaque" if rootless else b"trusted.overlay.opaque"
-
-
-def is_opaque(target: Target, *, rootless: bool) -> bool:
-    """Tell whether a directory hides what the layers below have in it."""
-    try:
-        return _get(target, opaque_name(rootless=rootless)) == b"y"
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return False
-        raise
-
-
 def path_of(directory: int, name: bytes) -> bytes:
     """Return a path to ``name`` in an open directory, for calls that take no directory descriptor."""
     return b"/proc/self/fd/%d/%s" % (directory, name)
-
-
-def set_opaque(target: Target, *, rootless: bool) -> None:
-    """Make a directory opaque."""
-    _set(target, opaque_name(rootless=rootless), b"y")
 
 
 def apply_xattrs(target: Target, xattrs: Mapping[bytes, bytes], *, in_userns: bool) -> None:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.extract.xattrs import (
+from asyncpull.tree.marks import Marks, is_opaque, set_opaque
+from asyncpull.tree.xattrs import (
     adopted,
     apply_xattrs,
-    is_opaque,
-    opaque_name,
     path_of,
     read_xattrs,
     replace_xattrs,
-    set_opaque,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ def test_a_name_space_that_nobody_has_is_left_out(directory: int) -> None:
 def test_where_there_are_none_there_are_none() -> None:
     fd = os.open("/proc", os.O_RDONLY)
     assert read_xattrs(fd) == {}
-    assert not is_opaque(fd, rootless=True)
+    assert not is_opaque(fd, Marks.USER)
     os.close(fd)
 
 
@@ -76,12 +74,12 @@ def test_an_error_tells_which_attribute(directory: int, name: bytes, value: byte
 
 
 def test_the_opaque_mark_of_a_user(directory: int) -> None:
-    assert not is_opaque(directory, rootless=True)
-    set_opaque(directory, rootless=True)
-    assert is_opaque(directory, rootless=True)
-    assert not is_opaque(directory, rootless=False)
-    os.setxattr(directory, opaque_name(rootless=True), b"n")
-    assert not is_opaque(directory, rootless=True)
+    assert not is_opaque(directory, Marks.USER)
+    set_opaque(directory, Marks.USER)
+    assert is_opaque(directory, Marks.USER)
+    assert not is_opaque(directory, Marks.TRUSTED)
+    os.setxattr(directory, Marks.USER.opaque_name, b"n")
+    assert not is_opaque(directory, Marks.USER)
 
 
 def test_replacing_leaves_only_what_is_wanted_and_overlay_s_own(directory: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncpull.store.trees import remove_tree
+from asyncpull.tree.removal import remove_tree
 
 
 def test_a_tree_that_is_not_there(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_read_only_directories_of_an_ordinary_user(place: Path) -> None:
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from asyncpull.store.trees import remove_tree
+from asyncpull.tree.removal import remove_tree
 os.setgroups([]); os.setgid(1000); os.setuid(1000)
 top = Path(sys.argv[1])
 for mode in (0o555, 0o311, 0o000):

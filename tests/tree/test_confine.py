@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.extract.confine import MAX_LINKS, Root, has_openat2, open_by_kernel, open_by_steps
-from asyncpull.extract.tree import remove
+from asyncpull.tree.confine import MAX_LINKS, Root, has_openat2, open_by_kernel, open_by_steps
+from asyncpull.tree.walk import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

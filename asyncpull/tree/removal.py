@@ -11,7 +11,7 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
-from asyncpull.store.kernel import is_mount_root
+from asyncpull.kernel import is_mount_root
 
 if TYPE_CHECKING:
     from pathlib import Path

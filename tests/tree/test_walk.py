@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.extract.confine import Root
-from asyncpull.extract.tree import entries, holds_only_whiteouts, is_whiteout, join, remove, walk
+from asyncpull.tree.confine import Root
+from asyncpull.tree.marks import is_whiteout
+from asyncpull.tree.walk import entries, holds_only_whiteouts, join, remove, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,19 +7,14 @@ nest directories 2,000 deep.
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
-from asyncpull.extract.confine import Root
-from asyncpull.extract.xattrs import path_of
+from asyncpull.tree.confine import Root
+from asyncpull.tree.marks import is_whiteout
+from asyncpull.tree.xattrs import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def is_whiteout(info: os.stat_result) -> bool:
-    """Tell whether this is overlay's mark of a deleted entry: character device 0/0 (format 5.2)."""
-    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
 
 
 def join(directory: bytes, name: bytes) -> bytes:

@@ -1,11 +1,4 @@
-"""Copy the unpacked form of a layer that is in the store under another parent: same diff ID, so the same content.
-
-On overlay a diff directory depends on the archive alone, but for the directories that the archive only implies: those
-were made like the ones below the other parent, and must be made anew (``adopt_implied``). Which ones they are, the
-tar-split tells: it has the name of every entry.
-
-Content is shared by reflink where the file system can, else copied inside the kernel.
-"""
+"""Copy a tree as it is, whatever is in it: content is shared by reflink where the file system can."""
 
 from __future__ import annotations
 
@@ -15,21 +8,19 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from asyncpull.extract.confine import Root
-from asyncpull.extract.failure import store_error
-from asyncpull.extract.tree import join, walk
-from asyncpull.extract.xattrs import apply_xattrs, opaque_name, path_of, read_xattrs
-from asyncpull.layer.changeset import clean_name
+from asyncpull.tree.confine import Root
+from asyncpull.tree.failure import store_error
+from asyncpull.tree.marks import Marks
+from asyncpull.tree.walk import join, walk
+from asyncpull.tree.xattrs import apply_xattrs, path_of, read_xattrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 _FICLONE: Final = 0x40049409
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _AT_ONCE: Final = 1 << 30
-_WHITEOUT: Final = b".wh."
 _UNABLE: Final = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
 
 
@@ -46,26 +37,6 @@ def copy_tree(source: Path, destination: Path, *, in_userns: bool = False) -> No
             copier.run()
         except OSError as error:
             raise store_error(error, os.path.join(destination, os.fsdecode(copier.path))) from error
-
-
-def implied_directories(diff: Path, names: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Return the directories below ``diff`` that no entry of the archive names, from the top down.
-
-    ``names`` are those of all entries, as they are in the archive. A directory that took the place of a whiteout of the
-    same layer does not count: what it replaced was deleted.
-    """
-    with Root(diff) as root:
-        present = {path for path, _, _ in walk(root)}
-        implied = present - {b""}
-        for name in names:
-            parent, _, last = (clean_name(name) or b"").rpartition(b"/")
-            if parent not in present:
-                try:
-                    parent = root.resolve(parent)
-                except OSError:
-                    continue
-            implied.discard(join(parent, last.removeprefix(_WHITEOUT)))
-    return tuple(sorted(implied))
 
 
 class _Copier:
@@ -165,7 +136,7 @@ class _Copier:
         if not is_root:
             self._copy_metadata(source, destination, os.fstat(source))
             return
-        marks = {opaque_name(rootless=False), opaque_name(rootless=True)}
+        marks = {each.opaque_name for each in Marks}
         found = {name: value for name, value in read_xattrs(source).items() if name in marks}
         apply_xattrs(destination, found, in_userns=self._in_userns)
 

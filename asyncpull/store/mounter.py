@@ -1,0 +1,107 @@
+"""Mounting and unmounting: the part of a store's public face that attaches trees to the file system."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from asyncpull.errors import MountError, NotInStoreError
+from asyncpull.store.catalog import Catalog
+from asyncpull.store.mounts import MountRecord, mount_layer
+from asyncpull.store.views import ContainerRecord, ImageRecord, LayerRecord
+from asyncpull.waiting import finish
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from asyncpull.lockfile import LockedFile
+    from asyncpull.store.layers import LayerWriter
+
+MountTarget = str | ImageRecord | ContainerRecord | LayerRecord | MountRecord
+"""What can be mounted: a record, or an ID or name, which is looked for among containers, then images, then layers."""
+
+
+class Mounter(Catalog):
+    """What an open store can mount."""
+
+    async def mount(self, target: MountTarget) -> Path:
+        """Mount a container, writable, or an image, read-only, or count once more; the path is the same every time.
+
+        Takes storage.lock, layers.lock and mountpoints.lock, exclusively, for the time of the mount. Raises
+        NotInStoreError, MountError where it cannot be mounted here, StoreError.
+        """
+        return await self._mount(*await self._layer_to_mount(target))
+
+    async def unmount(self, target: MountTarget, *, force: bool = False) -> int:
+        """Count down, and unmount at zero, or at once with ``force``; the count that remains.
+
+        Takes the locks that ``mount`` takes. Raises NotInStoreError, MountError if it is not mounted, StoreError.
+        """
+        layer_id, _ = await self._layer_to_mount(target)
+        return await self._unmount(layer_id, force=force)
+
+    @asynccontextmanager
+    async def mounted(self, target: MountTarget) -> AsyncIterator[Path]:
+        """``mount`` for the time of the body; unmounted afterwards in every case, cancellation included."""
+        layer_id, container = await self._layer_to_mount(target)
+        path = await self._mount(layer_id, container)
+        try:
+            yield path
+        finally:
+            await self._count_down(layer_id)
+
+    async def _mount(self, layer_id: str, container: ContainerRecord | None) -> Path:
+        sections = self._sections
+        made: list[MountRecord] = []
+
+        def mount(layers: LayerWriter, counts: LockedFile) -> None:
+            made.append(mount_layer(sections.mounts, counts, layers, layer_id, container))
+
+        try:
+            async with sections.mounting() as (_, layers, counts):
+                await sections.work(mount, layers, counts)
+        except asyncio.CancelledError:
+            if made:  # for nobody
+                await self._count_down(layer_id)
+            raise
+        return made[0].path
+
+    async def _count_down(self, layer_id: str) -> None:
+        """Unmount once, and only then let a cancellation through."""
+        job = asyncio.ensure_future(self._unmount(layer_id, force=False))
+        await finish(job)
+        job.result()
+
+    async def _unmount(self, layer_id: str, *, force: bool) -> int:
+        sections = self._sections
+        async with sections.mounting() as (storage_lock, _, counts):
+            return await sections.work(sections.mounts.unmount, storage_lock, counts, layer_id, force=force)
+
+    async def _layer_to_mount(self, target: MountTarget) -> tuple[str, ContainerRecord | None]:
+        if isinstance(target, str):
+            target = await self._find_anything(target)
+        match target:
+            case ContainerRecord():
+                return target.layer, target
+            case ImageRecord():
+                if target.layer is None:
+                    raise MountError(f"image {target.id[:12]} has no layers")
+                return target.layer, None
+            case MountRecord():
+                return target.layer, None
+        return target.id, None
+
+    async def _find_anything(self, target: str) -> ContainerRecord | ImageRecord | LayerRecord:
+        for look in (self.container, self.image, self.layer):
+            try:
+                return await look(target)
+            except NotInStoreError:
+                continue
+        raise NotInStoreError(f"no container, image or layer {target!r} is in the store")
+
+    async def _unmount_if_mounted(self, layers: Sequence[str]) -> None:
+        for mounted in await self.mounts():
+            if mounted.layer in layers:
+                await self._unmount(mounted.layer, force=True)
