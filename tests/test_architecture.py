@@ -19,7 +19,7 @@ LEVELS = [
     {"errors", "kernel", "log"},
     {"spec"},
     {"budget", "layer", "plan", "progress", "proxies", "ranges", "retry", "sharing", "tls", "tree", "waiting"},
-    {"estimate", "events", "http", "journal", "lockfile", "spool"},
+    {"estimate", "events", "http", "journal", "lockfile", "spool", "tarstream"},
     {"registry", "fetch", "extract", "space", "store"},
     {"limits", "source", "stage"},
     {"resolve"},
