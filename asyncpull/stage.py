@@ -141,7 +141,7 @@ class LayerStager:
     async def _copy(self, step: LayerStep, other: str) -> StagedStep:
         """Copy the layer ``other``. Raises NotInStoreError unless it was in the store, whole, until the end."""
         record, inode = await self._layer_to_copy(other)
-        staged = self.staging.new_layer(step.parent)
+        staged = await self.store.new_layer(self.staging, step.parent)
         job = CopyJob(
             source_diff=str(self.store.diff_path(other)),
             source_tar_split=str(self.store.tar_split_path(other)),
@@ -235,7 +235,7 @@ class LayerStager:
 
     async def _extract(self, step: LayerStep, blob: FetchingBlob, front: BlobFront) -> tuple[StagedLayer, Extracted]:
         """Have a worker extract the blob while it arrives."""
-        staged = self.staging.new_layer(step.parent)
+        staged = await self.store.new_layer(self.staging, step.parent)
         digest = str(step.blob.digest)
 
         async def arrival() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from asyncpull.errors import StoreError
 from asyncpull.store.files import disk_errors
 from asyncpull.store.tempdirs import TempDir
+from asyncpull.tree.copy import copy_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
 class StagedLayer:
     """A layer that nobody sees yet: its content goes to ``diff``, its tar-split to the file ``tar_split``.
 
-    ``directory`` is all of what will be the layer's directory; ``tar_split`` does not exist yet.
+    ``directory`` is all of what will be the layer's directory; ``tar_split`` does not exist yet. ``base`` is the tree
+    of the parent where the driver wants it copied into ``diff``, by whoever fills that, before anything else.
     """
 
     directory: Path
     diff: Path
     tar_split: Path
+    base: Path | None = None
+
+    def copy_base(self, *, in_userns: bool) -> None:
+        """Begin with a copy of the parent's tree, where the driver wants one. Slow. Raises StoreError."""
+        if self.base is not None:
+            copy_tree(self.base, self.diff, is_whole=True, in_userns=in_userns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +94,25 @@ class Staging:
         trees, files = self._opened()
         return trees.lock_fd, files.lock_fd
 
-    def new_layer(self, parent: str | None) -> StagedLayer:
-        """Make room for a layer on top of the layer ``parent``, which need not exist yet; None for a base layer.
+    def new_layer(self, parent: str | None, below: StagedLayer | None = None) -> StagedLayer:
+        """Make room for a layer on top of the layer ``parent``; None for a base layer.
 
-        Raises StoreWriteError, NoSpaceError, StoreError.
+        ``below`` is that layer where it is staged too. In a layered driver it need not be anywhere yet; in others it
+        must be complete. Raises StoreWriteError, NoSpaceError, StoreError.
         """
         trees, files = self._opened()
         directory = trees.addition()
+        base = None
         with disk_errors(directory):
-            diff = self._driver.stage(directory, is_base=parent is None)
-        return StagedLayer(directory, diff, files.addition())
+            if parent is None:
+                diff = self._driver.stage(directory, None)
+            elif below is None:
+                diff = self._driver.stage(directory, self._driver.directory(parent))
+                base = self._driver.diff_path(parent)
+            else:
+                diff = self._driver.stage(directory, below.directory)
+                base = below.diff
+        return StagedLayer(directory, diff, files.addition(), base if self._driver.copies_parent else None)
 
     def remove(self) -> None:
         """Delete what was not committed."""

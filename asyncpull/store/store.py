@@ -17,7 +17,7 @@ from asyncpull.store import commit as committing
 from asyncpull.store.catalog import require
 from asyncpull.store.config import StoreConfig, StoreOverrides, load_config
 from asyncpull.store.creation import create_container
-from asyncpull.store.driver.overlay import OverlayDriver
+from asyncpull.store.driver.choice import open_driver
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.store.images import find_image, own_name
 from asyncpull.store.mounter import Mounter
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.spec.digest import Digest
+    from asyncpull.store.staging import StagedLayer
     from asyncpull.store.views import ContainerRecord, ImageRecord
 
 
@@ -43,8 +44,7 @@ class Store(Mounter):
     """
 
     def __init__(self, config: StoreConfig) -> None:
-        driver = OverlayDriver(config.graph_root, config.mount_options, rootless=config.rootless)
-        super().__init__(config, Sections(config, driver))
+        super().__init__(config, Sections(config, open_driver(config)))
 
     # ---------------------------------------------------------------------------------------------- opening
 
@@ -119,6 +119,14 @@ class Store(Mounter):
         finally:
             await self._sections.chore(staging.remove)
 
+    async def new_layer(self, staging: Staging, parent: str | None, below: StagedLayer | None = None) -> StagedLayer:
+        """Make room in ``staging`` for a layer on the layer ``parent``, which is ``below`` where that is staged too.
+
+        Where the driver is not layered, the parent has to be complete. Takes no lock. Raises StoreWriteError,
+        NoSpaceError, StoreError.
+        """
+        return await self._sections.work(staging.new_layer, parent, below)
+
     async def commit(self, staging: Staging, image: NewImage) -> ImageRecord:
         """Make staged layers, and the image on them, part of the store; after an error it is what it was.
 
@@ -170,7 +178,8 @@ class Store(Mounter):
         """
         found = await self.image(image) if isinstance(image, str) else image
         async with self.stage() as staging:
-            staged = await self._sections.chore(staging.new_layer, found.layer)
+            staged = await self.new_layer(staging, found.layer)
+            await self._sections.chore(staged.copy_base, in_userns=self.config.rootless)
             async with self._sections.writing_everything() as every:
                 return await self._sections.work(create_container, every, staged, found.id, name)
 

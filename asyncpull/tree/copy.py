@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncpull.tree.confine import Root
 from asyncpull.tree.failure import store_error
-from asyncpull.tree.marks import Marks
+from asyncpull.tree.marks import OPAQUE_NAMES
 from asyncpull.tree.walk import join, walk
 from asyncpull.tree.xattrs import apply_xattrs, path_of, read_xattrs
 
@@ -24,15 +24,15 @@ _AT_ONCE: Final = 1 << 30
 _UNABLE: Final = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
 
 
-def copy_tree(source: Path, destination: Path, *, in_userns: bool = False) -> None:
+def copy_tree(source: Path, destination: Path, *, is_whole: bool = False, in_userns: bool = False) -> None:
     """Copy everything below ``source`` into the empty directory ``destination``.
 
     Kept: content, modes, owners, times, hard links among the copied, extended attributes, devices, overlay's marks.
-    Of the root itself only an opaque mark is copied; its mode and owner come from the parent layer (format 4.2).
-    Raises StoreError.
+    Of the root itself only an opaque mark is copied; its mode and owner come from the parent layer (format 4.2). Unless
+    the tree ``is_whole``: then the root is copied like all other directories. Raises StoreError.
     """
     with Root(source) as source_root, Root(destination) as destination_root:
-        copier = _Copier(source_root, destination_root, in_userns=in_userns)
+        copier = _Copier(source_root, destination_root, is_whole=is_whole, in_userns=in_userns)
         try:
             copier.run()
         except OSError as error:
@@ -40,8 +40,9 @@ def copy_tree(source: Path, destination: Path, *, in_userns: bool = False) -> No
 
 
 class _Copier:
-    def __init__(self, source: Root, destination: Root, *, in_userns: bool) -> None:
-        self._source, self._destination, self._in_userns = source, destination, in_userns
+    def __init__(self, source: Root, destination: Root, *, is_whole: bool, in_userns: bool) -> None:
+        self._source, self._destination = source, destination
+        self._is_whole, self._in_userns = is_whole, in_userns
         self._can_clone = self._can_copy = True
         self._linked: dict[tuple[int, int], bytes] = {}
         self.path = b""
@@ -59,7 +60,7 @@ class _Copier:
                     else:
                         self._copy_entry(name, source, destination)
                 self.path = path
-                self._finish_directory(source, destination, is_root=not path)
+                self._finish_directory(source, destination, is_root=not path and not self._is_whole)
             finally:
                 os.close(destination)
 
@@ -136,8 +137,7 @@ class _Copier:
         if not is_root:
             self._copy_metadata(source, destination, os.fstat(source))
             return
-        marks = {each.opaque_name for each in Marks}
-        found = {name: value for name, value in read_xattrs(source).items() if name in marks}
+        found = {name: value for name, value in read_xattrs(source).items() if name in OPAQUE_NAMES}
         apply_xattrs(destination, found, in_userns=self._in_userns)
 
     def _copy_xattrs(self, source: int | bytes, destination: int | bytes) -> None:

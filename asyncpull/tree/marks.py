@@ -13,18 +13,30 @@ if TYPE_CHECKING:
 
 
 class Marks(Enum):
-    """Whose marks a tree has. A deleted entry is a character device 0/0; an opaque directory has an attribute.
+    """Whose marks a tree has.
 
-    TRUSTED: the kernel's overlay of root. USER: the kernel's overlay in a user namespace (mount option ``userxattr``).
+    TRUSTED: the kernel's overlay of root; a deleted entry is a character device 0/0, an opaque directory has an
+    attribute. USER: the same, in a user namespace (mount option ``userxattr``). AUFS: of FUSE mount programs; the files
+    ``.wh.<name>`` and ``.wh..wh..opq``, as they are in an archive. NONE: the tree is complete, what is deleted is gone.
     """
 
-    TRUSTED = b"trusted.overlay.opaque"
-    USER = b"user.overlay.opaque"
+    TRUSTED = "trusted"
+    USER = "user"
+    AUFS = "aufs"
+    NONE = "none"
 
     @property
-    def opaque_name(self) -> bytes:
-        """The attribute of an opaque directory; its value is ``y``."""
-        return self.value
+    def opaque_name(self) -> bytes | None:
+        """The attribute of an opaque directory, whose value is ``y``; None where it is no attribute."""
+        return _OPAQUE_NAMES.get(self)
+
+
+_OPAQUE_NAMES = {Marks.TRUSTED: b"trusted.overlay.opaque", Marks.USER: b"user.overlay.opaque"}
+OPAQUE_NAMES = frozenset(_OPAQUE_NAMES.values())
+"""All attributes that make a directory opaque to some overlay."""
+
+AUFS_PREFIX = b".wh."
+AUFS_OPAQUE = b".wh..wh..opq"
 
 
 def is_whiteout(info: os.stat_result) -> bool:
@@ -34,8 +46,13 @@ def is_whiteout(info: os.stat_result) -> bool:
 
 def is_opaque(target: Target, marks: Marks) -> bool:
     """Tell whether a directory hides what the layers below have in it."""
+    follow = isinstance(target, int)
+    if marks is Marks.AUFS:
+        return _has_opaque_file(target)
+    if marks.opaque_name is None:
+        return False
     try:
-        return os.getxattr(target, marks.opaque_name, follow_symlinks=isinstance(target, int)) == b"y"
+        return os.getxattr(target, marks.opaque_name, follow_symlinks=follow) == b"y"
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             return False
@@ -43,5 +60,17 @@ def is_opaque(target: Target, marks: Marks) -> bool:
 
 
 def set_opaque(target: Target, marks: Marks) -> None:
-    """Make a directory opaque."""
-    os.setxattr(target, marks.opaque_name, b"y", follow_symlinks=isinstance(target, int))
+    """Make a directory opaque to the kernel. Marks without an attribute are files, or nothing at all: not made here."""
+    if marks.opaque_name is not None:
+        os.setxattr(target, marks.opaque_name, b"y", follow_symlinks=isinstance(target, int))
+
+
+def _has_opaque_file(target: Target) -> bool:
+    try:
+        if isinstance(target, int):
+            os.lstat(AUFS_OPAQUE, dir_fd=target)
+        else:
+            os.lstat(target + b"/" + AUFS_OPAQUE)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

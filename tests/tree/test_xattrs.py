@@ -78,7 +78,7 @@ def test_the_opaque_mark_of_a_user(directory: int) -> None:
     set_opaque(directory, Marks.USER)
     assert is_opaque(directory, Marks.USER)
     assert not is_opaque(directory, Marks.TRUSTED)
-    os.setxattr(directory, Marks.USER.opaque_name, b"n")
+    os.setxattr(directory, b"user.overlay.opaque", b"n")
     assert not is_opaque(directory, Marks.USER)
 
 

@@ -62,11 +62,19 @@ class Trash(Protocol):
 
 
 class Driver(Protocol):
-    """The trees of layers below ``home``; ``marks`` are how they say that something below them is deleted."""
+    """The trees of layers below ``home``.
+
+    Is it layered, then a layer's tree holds what the layer changes, and ``marks`` say what it deletes; a mount stacks
+    the trees. Is it not, then each layer's tree is complete, made from a copy of its parent's, and ``marks`` is NONE.
+    ``copies_parent`` tells who makes that copy: whoever fills a staged tree, before anything else; or, if False,
+    ``stage`` does.
+    """
 
     name: str
     home: Path
     marks: Marks
+    is_layered: bool
+    copies_parent: bool
 
     @property
     def staging_root(self) -> Path:
@@ -75,8 +83,12 @@ class Driver(Protocol):
     def prepare(self) -> None:
         """Make ``home`` if it is missing. Raises ConfigurationError where the store is not one we can use."""
 
-    def stage(self, directory: Path, *, is_base: bool) -> Path:
-        """Make ``directory`` what the directory of a layer will be, and return where its content belongs."""
+    def stage(self, directory: Path, parent: Path | None) -> Path:
+        """Make ``directory`` what the directory of a layer will be, and return where its content belongs.
+
+        ``parent`` is the directory of the parent's tree, staged and complete or in its place; a layered driver does not
+        mind if it is not there yet. None makes a base layer. Raises OSError.
+        """
 
     def connect(self, directory: Path, parent: Parent | None) -> Sequence[Path]:
         """Write into a staged layer what depends on its parent; the paths that had to be changed."""
@@ -85,7 +97,7 @@ class Driver(Protocol):
         """The directory of a layer."""
 
     def diff_path(self, layer_id: str) -> Path:
-        """Where the content of a layer is."""
+        """Where the content of a layer is: what it brings itself is found below this path by name in every driver."""
 
     def has(self, layer_id: str) -> bool:
         """Whether the tree of a layer is there."""

@@ -42,6 +42,8 @@ class OverlayDriver:
     """Layers below ``<graph root>/overlay``, mounted by the kernel. ``options`` are added to every mount."""
 
     name = "overlay"
+    is_layered = True
+    copies_parent = False
 
     def __init__(self, graph_root: Path, options: Sequence[str] = (), *, rootless: bool = False) -> None:
         self.home = graph_root / "overlay"
@@ -74,10 +76,10 @@ class OverlayDriver:
                 "choose another store with --root",
             )
 
-    def stage(self, directory: Path, *, is_base: bool) -> Path:
+    def stage(self, directory: Path, parent: Path | None) -> Path:
         """Make the future directory of a layer, complete but for what ``connect`` adds. Raises OSError."""
         make_directory(directory, 0o700)
-        for name in ("diff", "work", "merged", *(("empty",) if is_base else ())):
+        for name in ("diff", "work", "merged", *(("empty",) if parent is None else ())):
             make_directory(directory / name, 0o700)
         write_new(directory / "link", _new_link().encode(), 0o644)
         return directory / "diff"

@@ -43,7 +43,7 @@ def driver(tmp_path: Path) -> OverlayDriver:
 def add(driver: OverlayDriver, layer_id: str, parent: str | None) -> Path:
     """Stage, connect and install a layer."""
     directory = driver.staging_root / f"{layer_id[:4]}-addition"
-    diff = driver.stage(directory, is_base=parent is None)
+    diff = driver.stage(directory, driver.directory(parent) if parent else None)
     assert diff == directory / "diff"
     driver.connect(directory, Parent(parent, driver.directory(parent)) if parent else None)
     driver.install(layer_id, directory)
@@ -143,7 +143,7 @@ def test_a_child_of_podmans_layers_gets_what_podmans_child_got(tmp_path: Path) -
             continue
         parent = contents["lower-layers"].split(":")[0]
         staged = tmp_path / f"staged-{layer}"
-        driver.stage(staged, is_base=False)
+        driver.stage(staged, tmp_path)
         driver.connect(staged, Parent(parent, driver.directory(parent)))
         assert (staged / "lower").read_text() == contents["lower"]
         assert (staged / "lower-layers").read_text() == contents["lower-layers"]
@@ -162,7 +162,7 @@ def test_parents_of_older_programs_have_no_lower_layers(driver: OverlayDriver) -
 def test_connecting_again_changes_nothing_unless_the_parent_was_replaced(driver: OverlayDriver, tmp_path: Path) -> None:
     add(driver, BASE, None)
     staged = driver.staging_root / "x"
-    driver.stage(staged, is_base=False)
+    driver.stage(staged, tmp_path)
     parent = Parent(BASE, driver.directory(BASE))
     assert driver.connect(staged, parent) == [staged / "lower", staged / "lower-layers", staged / "diff"]
     assert driver.connect(staged, parent) == []
@@ -212,7 +212,7 @@ def test_half_a_tree_is_taken_away(driver: OverlayDriver, tmp_path: Path) -> Non
 
 def test_a_failed_installation_leaves_no_link(driver: OverlayDriver) -> None:
     staged = driver.staging_root / "x"
-    driver.stage(staged, is_base=True)
+    driver.stage(staged, None)
     (driver.home / BASE / "occupied").mkdir(parents=True)
     with pytest.raises(OSError, match="not empty"):
         driver.install(BASE, staged)
