@@ -15,7 +15,7 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
@@ -92,9 +92,16 @@ def _is_digests(value: object) -> bool:
 
 
 def _is_id_map(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(item, dict) and all(_is_int(number) for number in item.values()) for item in value
-    )
+    return isinstance(value, list) and all(isinstance(item, dict) and _is_id_range(item) for item in value)
+
+
+def _is_id_range(item: dict[object, object]) -> bool:
+    # Go reads integers of 64 bits; a range that goes beyond the last ID means as little as text does.
+    numbers = [item.get(key) or 0 for key in ("container_id", "host_id", "size")]
+    if not all(_is_int(number) for number in item.values()):
+        return False
+    start, host_start, size = cast("list[int]", numbers)
+    return min(start, host_start, size) >= 0 and max(start, host_start) + size < 1 << 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from asyncpull.store.idmap import IDMappings, parse_raw
 from asyncpull.store.records import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from asyncpull.store.idmap import IDMaps
     from asyncpull.store.records import Raw
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
@@ -20,7 +22,8 @@ _ZERO_TIME = "0001-01-01T00:00:00Z"
 class LayerRecord:
     """A layer as it is recorded; digests are text, "" where there is none; sizes are bytes.
 
-    ``volatile`` says that the record is in the file which a reboot may lose.
+    ``volatile`` says that the record is in the file which a reboot may lose. ``uidmap`` and ``gidmap`` say which owners
+    the files of its tree were given instead of those of its diff.
     """
 
     id: str
@@ -37,9 +40,20 @@ class LayerRecord:
     gidset: tuple[int, ...]
     mount_label: str
     is_incomplete: bool
-    is_id_mapped: bool
+    uidmap: IDMaps
+    gidmap: IDMaps
     big_data_names: tuple[str, ...]
     volatile: bool
+
+    @property
+    def is_id_mapped(self) -> bool:
+        """Whether the tree has other owners than the diff."""
+        return bool(self.mappings)
+
+    @property
+    def mappings(self) -> IDMappings:
+        """``uidmap`` and ``gidmap``."""
+        return IDMappings(self.uidmap, self.gidmap)
 
     @property
     def created_at(self) -> datetime:
@@ -64,7 +78,8 @@ class LayerRecord:
             gidset=_ints(raw, "gidset"),
             mount_label=_text(raw, "mountlabel"),
             is_incomplete=_map(raw, "flags").get("incomplete") is True,
-            is_id_mapped=bool(raw.get("uidmap") or raw.get("gidmap")),
+            uidmap=parse_raw(raw.get("uidmap")),
+            gidmap=parse_raw(raw.get("gidmap")),
             big_data_names=_texts(raw, "big-data-names"),
             volatile=volatile,
         )
@@ -117,7 +132,10 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
-    """A container as it is recorded: ``layer`` is its own writable layer, ``image`` an ID or ""."""
+    """A container as it is recorded: ``layer`` is its own writable layer, ``image`` an ID or "".
+
+    ``uidmap`` and ``gidmap`` are those of the user namespace that its processes live in.
+    """
 
     id: str
     names: tuple[str, ...]
@@ -126,8 +144,19 @@ class ContainerRecord:
     metadata: str
     created: str
     flags: Mapping[str, object]
-    is_id_mapped: bool
+    uidmap: IDMaps
+    gidmap: IDMaps
     volatile: bool
+
+    @property
+    def is_id_mapped(self) -> bool:
+        """Whether the container has a user namespace of its own."""
+        return bool(self.mappings)
+
+    @property
+    def mappings(self) -> IDMappings:
+        """``uidmap`` and ``gidmap``."""
+        return IDMappings(self.uidmap, self.gidmap)
 
     @property
     def created_at(self) -> datetime:
@@ -145,7 +174,8 @@ class ContainerRecord:
             metadata=_text(raw, "metadata"),
             created=_text(raw, "created") or _ZERO_TIME,
             flags=_map(raw, "flags"),
-            is_id_mapped=bool(raw.get("uidmap") or raw.get("gidmap")),
+            uidmap=parse_raw(raw.get("uidmap")),
+            gidmap=parse_raw(raw.get("gidmap")),
             volatile=volatile,
         )
 

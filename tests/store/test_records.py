@@ -103,6 +103,8 @@ WRONG = [
     (LAYERS, "uidset", [1 << 32]),
     (LAYERS, "flags", []),
     (LAYERS, "uidmap", [{"size": "1"}]),
+    (LAYERS, "gidmap", [{"container_id": 0, "host_id": 1, "size": 1 << 32}]),
+    (CONTAINERS, "uidmap", [{"container_id": -1, "host_id": 0, "size": 1}]),
     (IMAGES, "id", "short"),
     (IMAGES, "digest", "sha256"),
     (IMAGES, "big-data-digests", {"manifest": "nonsense"}),
