@@ -43,6 +43,8 @@ _VERBS = {
     "rmi": ("names", "Remove images, or one of their names."),
     "tag": ("names", "Give an image one more name."),
     "untag": ("names", "Take names from an image."),
+    "check": ("upkeep", "Verify the store against its records and digests, and repair it."),
+    "gc": ("upkeep", "Remove what nobody needs."),
     "unshare": ("unshare", "Run a command in the user namespace of a rootless store."),
     "demo": ("demo", "Pull, mount and list an image in a store of its own."),
 }

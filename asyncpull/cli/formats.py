@@ -16,6 +16,9 @@ SHORT_ID = 12
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+|\d+(?:\.\d+)?")
 _AGES = (
     ("year", 365 * 86400),
     ("month", 30 * 86400),
@@ -38,6 +41,14 @@ def parse_size(text: str) -> int:
     if size <= 0 or (found is not None and found[3] and not found[2]):
         raise UsageError(f"{text!r} is no amount of bytes", "write it like 50M, 1.5G or 10MiB")
     return size
+
+
+def parse_duration(text: str) -> float:
+    """Seconds: ``90``, ``90s``, ``30m``, ``1.5h``, ``7d``, and ``1h30m`` as Go writes it. Raises UsageError."""
+    parts = _DURATION.fullmatch(text.strip())
+    if not parts or not text.strip():
+        raise UsageError(f"{text!r} is no duration", "write it like 90s, 30m, 24h or 7d")
+    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text.strip()) if number)
 
 
 def human_part(part: float, whole: float) -> str:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
+"""How the names of files begin that are not whole yet."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -45,7 +46,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = 
 
     The directory is not synced: see ``sync_directory``. What a crash leaves is ignored by everybody: see ``sweep``.
     """
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}{secrets.randbelow(1 << 32)}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}{secrets.randbelow(1 << 32)}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -64,7 +65,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = 
 def sweep(directory: Path) -> None:
     """Remove the half-written files that a crash left in ``directory``. Needs the lock under which they are written."""
     for name in os.listdir(directory):
-        if name.startswith(_TEMPORARY):
+        if name.startswith(TEMPORARY):
             (directory / name).unlink(missing_ok=True)
 
 

@@ -75,7 +75,7 @@ class ImageWriter:
         directory = self._images.directory / image.id
         with disk_errors(directory):
             try:
-                self._write_big_data(directory, image)
+                self._write_big_data(directory, image.big_data)
                 self._record(image, existing, top)
             except BaseException:
                 if existing is None:
@@ -102,10 +102,18 @@ class ImageWriter:
         with disk_errors(self._images.directory):
             remove_tree(self._images.directory / image_id)
 
-    def _write_big_data(self, directory: Path, image: NewImage) -> None:
+    def put_items(self, image_id: str, items: Sequence[tuple[str, bytes]]) -> None:
+        """Write items of an image, and record them. Raises NoSpaceError, StoreWriteError, StoreError."""
+        directory = self._images.directory / image_id
+        with disk_errors(directory):
+            self._write_big_data(directory, items)
+        values = _items(self.rows.by_id[image_id], items)
+        self.rows = self._images.table.change(self._lock, self.rows, {image_id: values})
+
+    def _write_big_data(self, directory: Path, items: Sequence[tuple[str, bytes]]) -> None:
         make_directory(directory, 0o700)
         sweep(directory)
-        for key, data in image.big_data:
+        for key, data in items:
             write_atomic(directory / big_data_file_name(key), data)
         sync_file(directory)
         sync_file(self._images.directory)

@@ -182,6 +182,11 @@ class LayerWriter:
         self.rows = self._layers.table.change(self._lock, self.rows, flags)
         self._drop(ids)
 
+    def remove_stray(self, layer_id: str) -> None:
+        """Move away what is there of a layer without a record. Raises NoSpaceError, StoreWriteError, StoreError."""
+        with disk_errors(self._layers.directory):
+            self._detach(layer_id)
+
     def undo(self, additions: Sequence[Addition]) -> None:
         """Take back what ``add`` added a moment ago, because what comes after it failed."""
         self._roll_back([addition.id for addition in additions])

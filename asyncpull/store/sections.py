@@ -54,6 +54,15 @@ class Everything:
     mounts_lock: LockedFile
 
 
+@dataclass(frozen=True, slots=True)
+class RecordLocks:
+    """The locks of the three tables, held."""
+
+    layers: LockedFile
+    images: LockedFile
+    containers: LockedFile
+
+
 class Sections:
     """The parts of one store, and the ways to lock them."""
 
@@ -86,6 +95,18 @@ class Sections:
         """The records of one table as they are now, under its lock, shared, for the time of reading them."""
         async with locked(table.lock_path, LockMode.SHARED) as lock:
             return await self.work(table.load, lock)
+
+    @asynccontextmanager
+    async def reading_everything(self) -> AsyncIterator[RecordLocks]:
+        """All locks of records, shared, that of the mount counts among them."""
+        await self.work(self.mounts.prepare)
+        async with (
+            locked(self.layers.table.lock_path, LockMode.SHARED) as layers,
+            locked(self.mounts.lock_path, LockMode.SHARED),
+            locked(self.images.table.lock_path, LockMode.SHARED) as images,
+            locked(self.containers.table.lock_path, LockMode.SHARED) as containers,
+        ):
+            yield RecordLocks(layers, images, containers)
 
     @asynccontextmanager
     async def writing_layers(self) -> AsyncIterator[LayerWriter]:

@@ -20,11 +20,11 @@ from asyncpull.store.creation import create_container
 from asyncpull.store.driver.choice import open_driver
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.store.images import find_image, own_name
-from asyncpull.store.mounter import Mounter
 from asyncpull.store.removal import name_to_untag, remove_container, remove_image, users_of
 from asyncpull.store.sections import Sections
 from asyncpull.store.staging import NewImage, Staging
 from asyncpull.store.table import find
+from asyncpull.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from asyncpull.store.views import ContainerRecord, ImageRecord
 
 
-class Store(Mounter):
+class Store(Upkeep):
     """An open store; made by ``Store.open``, and of no use after its body.
 
     Where podman and an obvious reading of a request differ, podman is followed: an image named by one of several names

@@ -93,15 +93,31 @@ def _locked_name(root: Path) -> tuple[str, HeldLock]:
 
 def remove_abandoned(root: Path) -> None:
     """Delete below ``root`` what its owners left when they died; what somebody holds is left alone."""
-    try:
-        names = {entry.name for entry in root.iterdir()}
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    keys = {name.removeprefix(_LOCK) for name in names if name.startswith(_LOCK)}
-    keys |= {name.removeprefix(_DIRECTORY) for name in names if name.startswith(_DIRECTORY)}
-    for key in sorted(keys):
+    for key in _keys(root):
         with disk_errors(root):
             lock = try_lock(root / f"{_LOCK}{key}")
         if lock is not None:
             _log.info("removing what a program left when it died", path=str(root / f"{_DIRECTORY}{key}"))
             TempDir(root / f"{_DIRECTORY}{key}", lock).remove()
+
+
+def find_abandoned(root: Path) -> list[Path]:
+    """The directories, or where there is none the locks, that ``remove_abandoned`` would delete. Raises StoreError."""
+    found = []
+    for key in _keys(root):
+        lock_path, directory = root / f"{_LOCK}{key}", root / f"{_DIRECTORY}{key}"
+        had_lock = lock_path.exists()
+        lock = try_lock(lock_path)
+        if lock is not None:
+            lock.close(unlink=not had_lock)
+            found.append(directory if directory.exists() else lock_path)
+    return found
+
+
+def _keys(root: Path) -> list[str]:
+    try:
+        names = {entry.name for entry in root.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    keys = {name.removeprefix(_LOCK) for name in names if name.startswith(_LOCK)}
+    return sorted(keys | {name.removeprefix(_DIRECTORY) for name in names if name.startswith(_DIRECTORY)})

@@ -142,6 +142,9 @@ class ContainerRecord:
     image: str
     layer: str
     metadata: str
+    big_data_names: tuple[str, ...]
+    big_data_sizes: Mapping[str, int]
+    big_data_digests: Mapping[str, str]
     created: str
     flags: Mapping[str, object]
     uidmap: IDMaps
@@ -172,6 +175,9 @@ class ContainerRecord:
             image=_text(raw, "image"),
             layer=_text(raw, "layer"),
             metadata=_text(raw, "metadata"),
+            big_data_names=_texts(raw, "big-data-names"),
+            big_data_sizes=cast("Mapping[str, int]", _map(raw, "big-data-sizes")),
+            big_data_digests=cast("Mapping[str, str]", _map(raw, "big-data-digests")),
             created=_text(raw, "created") or _ZERO_TIME,
             flags=_map(raw, "flags"),
             uidmap=parse_raw(raw.get("uidmap")),

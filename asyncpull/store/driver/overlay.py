@@ -81,7 +81,7 @@ class OverlayDriver:
         make_directory(directory, 0o700)
         for name in ("diff", "work", "merged", *(("empty",) if parent is None else ())):
             make_directory(directory / name, 0o700)
-        write_new(directory / "link", _new_link().encode(), 0o644)
+        write_new(directory / "link", new_link().encode(), 0o644)
         return directory / "diff"
 
     def connect(self, directory: Path, parent: Parent | None) -> list[Path]:
@@ -132,7 +132,7 @@ class OverlayDriver:
     def detach(self, layer_id: str, trash: Trash) -> None:
         """Drop the link of a layer and move its directory into ``trash``; whatever is missing is missing."""
         link = read_if_there(self.home / layer_id / "link").decode("ascii", "replace")
-        if _is_link_name(link):
+        if is_link_name(link):
             (self.home / "l" / link).unlink(missing_ok=True)
         if (self.home / layer_id).is_dir():
             trash.take_tree(self.home / layer_id)
@@ -169,7 +169,7 @@ class OverlayDriver:
 def _names_below(parent: Parent, home: Path) -> dict[str, bytes]:
     """What ``lower`` and ``lower-layers`` hold in a child of ``parent``."""
     link = (parent.directory / "link").read_text()
-    if not _is_link_name(link):
+    if not is_link_name(link):
         raise StoreCorruptError(f"{link!r} is not the name of a link", str(parent.directory / "link"))
     lower = read_if_there(parent.directory / "lower").decode()
     ids = [parent.id, *_ids_below(parent.directory, home)]
@@ -211,9 +211,11 @@ def _take_root_metadata(diff: Path, parent_diff: Path | None) -> bool:
     return True
 
 
-def _new_link() -> str:
+def new_link() -> str:
+    """A name in ``l`` that nobody has."""
     return base64.b32encode(os.urandom(17)).decode()[:_LINK_LENGTH]
 
 
-def _is_link_name(text: str) -> bool:
+def is_link_name(text: str) -> bool:
+    """Whether ``text`` can be a name in ``l``."""
     return len(text) == _LINK_LENGTH and text.isalnum() and text.isascii()

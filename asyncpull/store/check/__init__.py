@@ -1,0 +1,18 @@
+"""Checking a store against its own records and digests, and repairing what can be repaired.
+
+::
+
+    findings    what is wrong, as values
+    inventory   what the records say and which files there are, at one moment
+    records     rules about records among each other
+    overlay     rules about the files with which overlay stacks layers
+    data        rules about big data: presence, size, digest, an image's config
+    archive     a layer's tar stream, rebuilt and read
+    expected    the tree that the members of a layer make
+    contents    a tree against what is expected of it
+    repair      what becomes of findings
+    checking    the order of all this, and where it runs
+
+Locks are held for an inventory only, shared. Everything is looked at without a lock, so that what somebody removes or
+makes meanwhile looks like damage; hence findings count only if a second inventory still has what they are about.
+"""

@@ -1,0 +1,51 @@
+"""Keeping a store sound: the part of its public face that checks, repairs and tidies up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncpull.store.check.checking import DAY_SECONDS, CheckOptions, check, check_and_repair, collect_garbage
+from asyncpull.store.mounter import Mounter
+
+if TYPE_CHECKING:
+    from asyncpull.store.check.findings import CheckReport, Finding
+
+
+class Upkeep(Mounter):
+    """What can be done for the health of an open store."""
+
+    async def check(
+        self,
+        *,
+        full: bool = True,
+        repair: bool = False,
+        force: bool = False,
+        max_age_seconds: float = DAY_SECONDS,
+    ) -> CheckReport:
+        """Look for damage; every finding is data. ``full`` reads every byte of every layer, which takes its time.
+
+        A layer that nobody needs counts as damage when it is older than ``max_age_seconds``. ``repair`` makes anew
+        what can be made anew, and removes what is damaged beyond that with what stands on it; containers only with
+        ``force``, and never one that podman runs. What somebody makes or removes meanwhile is no damage.
+
+        Takes all locks of records, shared, for the time of reading records and directories, and none while content is
+        read. A repair takes them exclusively, storage.lock too if a mount count is wrong; nothing is read or deleted
+        under them but small files. Raises StoreError where a file system fails, StoreWriteError, NoSpaceError.
+        """
+        options = CheckOptions(full, max_age_seconds)
+        if repair:
+            return await check_and_repair(self._sections, options, force=force)
+        return await check(self._sections, options)
+
+    async def gc(self, *, dry_run: bool = False, max_age_seconds: float = DAY_SECONDS) -> tuple[Finding, ...]:
+        """Remove what nobody accounts for, and layers that nobody needs and are older than ``max_age_seconds``.
+
+        That is: trees and data without a record, what programs left when they died, abandoned locks. Returns what that
+        was, ``is_repaired`` true for what is gone; with ``dry_run`` nothing is changed. Spools of downloads are not
+        looked at: see ``Fetcher.sweep``.
+
+        Takes all locks of records, shared, then exclusively if there is something; trees are deleted after them.
+        Raises StoreError, StoreWriteError, NoSpaceError.
+        """
+        options = CheckOptions(is_full=False, max_age_seconds=max_age_seconds)
+        return await collect_garbage(self._sections, self._private, options, dry_run=dry_run)
