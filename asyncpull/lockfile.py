@@ -11,7 +11,9 @@ The rules, which every user of a lock file in this package relies on:
    waiters in a shared executor starve the holder that needs a thread to finish.
 4. A thread in that wait cannot be called back. A waiter that was cancelled leaves an order instead: unlock and close
    as soon as acquired.
-5. The content of a lock file is its change token: 64 bytes that a writer replaces, while it holds the lock
+5. A wait that lasts is told of, again and again at growing intervals, with who holds the lock: in the log, and to who
+   listens (``hearing_waits``).
+6. The content of a lock file is its change token: 64 bytes that a writer replaces, while it holds the lock
    exclusively and *before* it renames a changed record file into place. A crash between the two costs a needless
    reload. A reader compares the token with the one that it read *before* it last loaded the records. An empty file is
    a valid token: never written.
@@ -29,17 +31,25 @@ import os
 import struct
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import StoreError, StoreWriteError
+from asyncpull.lockholders import LockHolder, holders_of, identity_of
+from asyncpull.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
+_log = Log(__name__)
+
 TOKEN_SIZE = 64
+PATIENCE_SECONDS = 3.0
+"""After so long a wait for a lock is told of."""
 
 _writes = itertools.count(1)
 
@@ -49,6 +59,43 @@ class LockMode(Enum):
 
     SHARED = fcntl.F_RDLCK
     EXCLUSIVE = fcntl.F_WRLCK
+
+
+@dataclass(frozen=True, slots=True)
+class LockWait:
+    """A wait for a lock that lasts: for which file, how long by now, and who holds it, as far as can be seen.
+
+    ``holders`` may be empty (the lock was just given back, or its holder is in a place we cannot look into), and may
+    hold this very process, of which another task has the lock.
+    """
+
+    path: Path
+    mode: LockMode
+    seconds: float
+    holders: tuple[LockHolder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    hear: Callable[[LockWait], None]
+    patience: float
+
+
+_listener: ContextVar[_Listener | None] = ContextVar("listener of waits", default=None)
+
+
+@contextmanager
+def hearing_waits(hear: Callable[[LockWait], None], *, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Have ``hear`` called, on the event loop, for every wait that lasts longer than ``patience`` seconds.
+
+    Of this task, while the body runs, and of the tasks that are started in it. It must neither block nor raise. It is
+    called again after twice, four times, eight times as long, for as long as the wait lasts.
+    """
+    token = _listener.set(_Listener(hear, patience))
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 class LockedFile:
@@ -124,9 +171,11 @@ def try_lock(path: Path) -> HeldLock | None:
 
 
 @asynccontextmanager
-async def locked(path: Path, mode: LockMode) -> AsyncIterator[LockedFile]:
+async def locked(path: Path, mode: LockMode, *, is_brief: bool = True) -> AsyncIterator[LockedFile]:
     """Hold the lock on ``path`` for the body, waiting for it as long as it takes; the file is created if need be.
 
+    A cancelled wait ends at once. One that lasts is told of: see ``hearing_waits``; in the log it is a warning if the
+    lock ``is_brief``, held by everybody for milliseconds only.
     Work that was started in another thread under the lock must have ended before the body does.
     Raises StoreWriteError, StoreError.
     """
@@ -137,7 +186,7 @@ async def locked(path: Path, mode: LockMode) -> AsyncIterator[LockedFile]:
         os.close(fd)
         raise _cannot_lock(path, error) from error
     if not acquired:
-        await _Wait(path, fd, mode).finished()
+        await _Wait(path, fd, mode, is_brief=is_brief).finished()
     try:
         yield LockedFile(path, fd, mode)
     finally:
@@ -147,8 +196,9 @@ async def locked(path: Path, mode: LockMode) -> AsyncIterator[LockedFile]:
 class _Wait:
     """One blocking wait for one lock. It owns the descriptor until ``finished`` has returned."""
 
-    def __init__(self, path: Path, fd: int, mode: LockMode) -> None:
+    def __init__(self, path: Path, fd: int, mode: LockMode, *, is_brief: bool) -> None:
         self._path, self._fd, self._mode = path, fd, mode
+        self._log = _log.warning if is_brief else _log.info
         self._loop = asyncio.get_running_loop()
         self._result: asyncio.Future[None] = self._loop.create_future()
         self._mutex = threading.Lock()
@@ -159,14 +209,39 @@ class _Wait:
         """Return when the lock is held; on any exception it is not, or will be given back at once."""
         threading.Thread(target=self._block, name=f"lock {self._path.name}", daemon=True).start()
         try:
-            await self._result
+            await self._told()
+            self._result.result()
         except BaseException:
+            self._result.cancel()
             with self._mutex:
                 self._abandoned = True
                 acquired = self._acquired
             if acquired:
                 _release(self._fd)
             raise
+
+    async def _told(self) -> None:
+        """Wait for the result, telling from time to time what is waited for."""
+        listener = _listener.get()
+        started, due = self._loop.time(), listener.patience if listener else PATIENCE_SECONDS
+        while not self._result.done():
+            await asyncio.wait((self._result,), timeout=started + due - self._loop.time())
+            if self._result.done():
+                return
+            due *= 2
+            wait = await self._look(self._loop.time() - started)
+            holders = ", ".join(map(str, wait.holders)) or "unknown"
+            self._log("waits for a lock", path=str(wait.path), seconds=round(wait.seconds, 1), held_by=holders)
+            if listener:
+                listener.hear(wait)
+
+    async def _look(self, seconds: float) -> LockWait:
+        try:
+            identity = identity_of(self._fd)
+        except OSError:  # no /proc here
+            return LockWait(self._path, self._mode, seconds, ())
+        holders = await self._loop.run_in_executor(None, holders_of, identity)
+        return LockWait(self._path, self._mode, seconds, holders)
 
     def _block(self) -> None:
         failure: BaseException | None = None

@@ -14,6 +14,7 @@ Events about a layer name it by its blob ``digest``. Sizes and positions are in 
       ExtractStarted  ExtractAdvanced*  ExtractCompleted
                       VerifyStarted  VerifyCompleted      from the last byte to the word of the worker
       CommitStarted  CommitCompleted
+      LockAwaited*                      anywhere: another program keeps a lock for long
     PullCompleted | PullFailed
     Mounted  Unmounted                  of Puller.mounted, after PullCompleted
 """
@@ -151,6 +152,15 @@ class ExtractCompleted(Event):
 
     digest: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LockAwaited(Event):
+    """The lock on ``path`` is waited for, ``seconds`` by now; ``holders`` says which processes have it, if known."""
+
+    path: str
+    seconds: float
+    holders: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,13 @@ from asyncpull.events import EventHub
 from asyncpull.extract.pool import WorkerPool
 from asyncpull.fetch.fetcher import Fetcher
 from asyncpull.limits import Limits
+from asyncpull.lockfile import LockWait, hearing_waits
 from asyncpull.log import Log
 from asyncpull.plan import LayerAction, PulledImage, PullPlan, PullPolicy, plan_pull
 from asyncpull.progress import (
     CommitCompleted,
     CommitStarted,
+    LockAwaited,
     Mounted,
     PullCompleted,
     PullFailed,
@@ -173,13 +175,14 @@ class Puller:
         started = time.monotonic()
         tell(PullStarted)
         try:
-            async with self._resolving:
-                tell(ResolveStarted)
-                found = await self._resolver.resolve(reference, when)
-            if found.is_in_store:
-                plan, steps = plan_pull(found.image, await self._store.snapshot()), list[StagedStep]()
-            else:
-                plan, steps = await self._bring_in(found.image, found.source, tell)
+            with hearing_waits(lambda wait: _tell_of_wait(tell, wait)):
+                async with self._resolving:
+                    tell(ResolveStarted)
+                    found = await self._resolver.resolve(reference, when)
+                if found.is_in_store:
+                    plan, steps = plan_pull(found.image, await self._store.snapshot()), list[StagedStep]()
+                else:
+                    plan, steps = await self._bring_in(found.image, found.source, tell)
         except BaseException as error:
             tell(PullFailed, reason=str(error) or type(error).__name__)
             raise
@@ -251,3 +254,7 @@ class Puller:
             share.is_committed = True
             tell(CommitCompleted)
         return plan, steps
+
+
+def _tell_of_wait(tell: Teller, wait: LockWait) -> None:
+    tell(LockAwaited, path=str(wait.path), seconds=wait.seconds, holders=", ".join(map(str, wait.holders)))

@@ -284,7 +284,7 @@ async def _owned(root: Path, directory: Path) -> AsyncIterator[None]:
             directory.mkdir(mode=0o700, exist_ok=True)
         stack = AsyncExitStack()
         try:
-            lock = await stack.enter_async_context(locked(directory / "lock", LockMode.EXCLUSIVE))
+            lock = await stack.enter_async_context(locked(directory / "lock", LockMode.EXCLUSIVE, is_brief=False))
         except StoreWriteError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise

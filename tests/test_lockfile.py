@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.errors import StoreWriteError
-from asyncpull.lockfile import LockMode, locked, try_lock
+from asyncpull.lockfile import LockMode, LockWait, hearing_waits, locked, try_lock
 from tests.support.filelocks import waiters
 
 if TYPE_CHECKING:
@@ -183,6 +183,97 @@ async def test_a_cancelled_waiter_gives_the_lock_back_as_soon_as_it_has_it(path:
     held = try_lock(path)
     assert held is not None
     held.close()
+
+
+async def test_a_wait_that_lasts_is_told_of_with_who_holds_the_lock(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[LockWait] = []
+    with other_program(path) as holder, hearing_waits(heard.append, patience=0.01):
+        ours = asyncio.create_task(_hold(path))
+        await until(lambda: len(heard) == 3)
+        assert holder.stdin is not None
+        holder.stdin.close()
+        await ours
+    assert {wait.path for wait in heard} == {path}
+    for wait in heard:
+        assert [each.pid for each in wait.holders] == [holder.pid]
+        assert "lockf" in wait.holders[0].command
+    assert heard[0].seconds < heard[1].seconds < heard[2].seconds
+    told = [vars(record) for record in caplog.records if record.message == "waits for a lock"]
+    assert told[0]["path"] == str(path)
+    assert f"process {holder.pid} (" in told[0]["held_by"]
+
+
+async def test_a_holder_with_an_open_file_description_lock_is_found_too(path: Path) -> None:
+    """The kernel's list has -1 for those: ours is found by its descriptor, and so is a child that shares it."""
+    heard: list[LockWait] = []
+    async with locked(path, EXCLUSIVE) as lock:
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=(lock.fd,))
+        with hearing_waits(heard.append, patience=0.01):
+            ours = asyncio.create_task(_hold(path))
+        await until(lambda: heard)
+    await ours
+    child.communicate()
+    assert {each.pid for each in heard[0].holders} == {os.getpid(), child.pid}
+
+
+async def test_every_reader_that_holds_a_lock_is_named(path: Path) -> None:
+    heard: list[LockWait] = []
+    with (
+        other_program(path, "shared") as one,
+        other_program(path, "shared") as two,
+        hearing_waits(heard.append, patience=0.01),
+    ):
+        ours = asyncio.create_task(_hold(path))
+        await until(lambda: heard)
+        ours.cancel()
+        await asyncio.wait([ours])
+    assert {each.pid for each in heard[0].holders} == {one.pid, two.pid}
+
+
+async def test_who_listens_hears_of_its_own_tasks_only(path: Path) -> None:
+    mine: list[LockWait] = []
+    others: list[LockWait] = []
+    with other_program(path):
+        with hearing_waits(others.append, patience=0.01):
+            pass
+        with hearing_waits(mine.append, patience=0.01):
+            ours = asyncio.create_task(_hold(path))
+        await until(lambda: mine)
+        ours.cancel()
+        await asyncio.wait([ours])
+    assert others == []
+
+
+async def test_a_holder_that_is_killed_frees_its_lock(path: Path) -> None:
+    with other_program(path) as holder:
+        ours = asyncio.create_task(_hold(path))
+        await until(lambda: waiters(path) == 1)
+        holder.kill()
+        await ours
+    assert open_descriptors(path) == 0
+
+
+async def test_a_program_of_ours_that_is_killed_frees_its_lock(path: Path) -> None:
+    program = """
+import asyncio, sys
+from pathlib import Path
+from asyncpull.lockfile import LockMode, locked
+async def hold():
+    async with locked(Path(sys.argv[1]), LockMode.EXCLUSIVE):
+        print("held", flush=True)
+        await asyncio.sleep(3600)
+asyncio.run(hold())
+"""
+    holder = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    ours = asyncio.create_task(_hold(path))
+    await until(lambda: waiters(path) == 1)
+    holder.kill()
+    await ours
+    holder.communicate()
 
 
 async def test_cancelled_at_the_very_moment_of_success(path: Path) -> None:

@@ -95,7 +95,7 @@ class Store(Upkeep):
         """
         path = self._private / "locks" / f"{digest.algorithm}-{digest.encoded}"
         while True:
-            async with locked(path, LockMode.EXCLUSIVE) as lock:
+            async with locked(path, LockMode.EXCLUSIVE, is_brief=False) as lock:
                 if not lock.is_current():
                     continue  # whoever had it before has removed it
                 try:

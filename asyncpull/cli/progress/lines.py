@@ -26,6 +26,7 @@ from asyncpull.progress import (
     FetchStarted,
     LayerQueued,
     LayerReused,
+    LockAwaited,
     Mounted,
     PullCompleted,
     Resolved,
@@ -148,6 +149,8 @@ def _plain(event: Event) -> str | None:
             return f"{short_id(event.digest)} verified and extracted, {human_size(event.size)}"
         case CommitStarted():
             return "committing"
+        case LockAwaited():
+            return f"waits for the lock {event.path}, held by {event.holders or 'somebody'}"
         case Mounted():
             return f"mounted at {event.path}"
         case PullCompleted():
