@@ -46,7 +46,10 @@ Table = dict[str, object]
 class StoreConfig:
     """A store that can be opened: absolute roots, a driver we have, and its options as text, without prefix.
 
-    ``reason`` says why this driver. ``rootless`` is whether root of the whole machine is somebody else.
+    ``reason`` says why this driver. ``rootless`` is whether root of the whole machine is somebody else. Images and
+    their layers are kept below ``image_root`` where there is one, and looked for, read-only, in the graph roots
+    ``additional_roots`` too. ``is_transient`` puts the records of containers into the run root. ``mount_program`` is
+    the FUSE program that mounts, "" for the kernel.
     """
 
     graph_root: Path
@@ -55,6 +58,10 @@ class StoreConfig:
     rootless: bool = False
     reason: str = "built in"
     options: Mapping[str, str] = field(default_factory=dict)
+    image_root: Path | None = None
+    additional_roots: tuple[Path, ...] = ()
+    is_transient: bool = False
+    mount_program: str = ""
 
     @property
     def mount_options(self) -> tuple[str, ...]:

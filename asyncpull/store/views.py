@@ -23,7 +23,7 @@ class LayerRecord:
     """A layer as it is recorded; digests are text, "" where there is none; sizes are bytes.
 
     ``volatile`` says that the record is in the file which a reboot may lose. ``uidmap`` and ``gidmap`` say which owners
-    the files of its tree were given instead of those of its diff.
+    the files of its tree were given instead of those of its diff. ``read_only``: it is in an additional image store.
     """
 
     id: str
@@ -44,6 +44,7 @@ class LayerRecord:
     gidmap: IDMaps
     big_data_names: tuple[str, ...]
     volatile: bool
+    read_only: bool = False
 
     @property
     def is_id_mapped(self) -> bool:
@@ -87,7 +88,10 @@ class LayerRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """An image as it is recorded. ``layer`` is its top layer; ``big_data_digests`` has a digest per big-data key."""
+    """An image as it is recorded. ``layer`` is its top layer; ``big_data_digests`` has a digest per big-data key.
+
+    ``read_only``: it is in an additional image store.
+    """
 
     id: str
     digest: str
@@ -100,6 +104,7 @@ class ImageRecord:
     big_data_sizes: Mapping[str, int]
     big_data_digests: Mapping[str, str]
     created: str
+    read_only: bool = False
 
     @property
     def created_at(self) -> datetime:
