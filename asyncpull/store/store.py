@@ -18,6 +18,7 @@ from asyncpull.store.catalog import require
 from asyncpull.store.config import StoreConfig, StoreOverrides, load_config
 from asyncpull.store.creation import create_container
 from asyncpull.store.driver.choice import open_driver
+from asyncpull.store.exporter import Exporter
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.store.images import find_image, own_name
 from asyncpull.store.removal import name_to_untag, remove_container, remove_image, users_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from asyncpull.store.views import ContainerRecord, ImageRecord
 
 
-class Store(Upkeep):
+class Store(Upkeep, Exporter):
     """An open store; made by ``Store.open``, and of no use after its body.
 
     Where podman and an obvious reading of a request differ, podman is followed: an image named by one of several names

@@ -124,6 +124,15 @@ def tree_changes(
     return _in_order(found)
 
 
+def leans_on_others(upper: Path) -> bool:
+    """Whether the tree of a layer tells nothing by itself, so that ``layer_changes`` is None. Raises OSError."""
+    with Root(upper) as root:
+        return any(
+            _leans(fd) or any(not is_directory and _leans(path_of(fd, name)) for name, is_directory in listing)
+            for _, fd, listing in walk(root)
+        )
+
+
 def _read_upper(upper: Path, marks: Marks) -> _Upper:
     tree = _Upper()
     with Root(upper) as root:
