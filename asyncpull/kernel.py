@@ -1,10 +1,12 @@
-"""The few system calls that Python does not offer: mounts, and syncing one file system."""
+"""The few system calls that Python does not offer: mounts, user namespaces, and syncing one file system."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
+import signal
 import struct
 from pathlib import Path
 
@@ -26,11 +28,19 @@ MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
 # The new mount interface has the same numbers on every architecture: it came after they were unified.
-_FSOPEN, _FSCONFIG, _FSMOUNT, _MOVE_MOUNT = 430, 431, 432, 429
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
+_OPEN_TREE_CLONE = 1
+_MOUNT_ATTR_IDMAP = 0x100000
 _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
+
+_CLONE_VM = 0x100
+_CLONE_NEWUSER = 0x10000000
+_WAIT_ALL = 0x40000000
+_LONGEST_LIFE = 10
+_STACK = 64 << 10
 
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -122,6 +132,57 @@ def mounts_below(path: Path) -> list[str]:
     return [os.fsdecode(point) for point in plain if point.startswith(prefix)]
 
 
+def mount_mapped(source: Path, target: Path, user_namespace: int) -> None:
+    """Bind ``source`` to ``target`` so that the owners of its files are those that ``user_namespace`` gives them.
+
+    ``user_namespace`` is a descriptor: a file of user 0 is seen as one of the user that 0 is in that namespace, and so
+    on. Raises OSError: EINVAL for a file system that cannot do it, EPERM in a user namespace, ENOSYS before Linux 5.12.
+    """
+    where = os.fspath(source)
+    tree = _check(_syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(where), _OPEN_TREE_CLONE | os.O_CLOEXEC), where)
+    try:
+        attributes = struct.pack("4Q", _MOUNT_ATTR_IDMAP, 0, MS_PRIVATE, user_namespace)
+        _check(_syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, len(attributes)), where)
+        _move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def new_user_namespace(uid_map: str, gid_map: str) -> int:
+    """A descriptor of a user namespace with these mappings, in the form of /proc/PID/uid_map. Raises OSError.
+
+    A namespace begins with a process in it. That one does nothing but sleep in a function of the C library, on a stack
+    of its own: a process with threads cannot fork otherwise without danger. It is killed before this returns; should
+    we be killed first, then it ends by itself in some seconds, and until then has our files open.
+    """
+    stack = mmap.mmap(-1, _STACK)
+    base = ctypes.c_char.from_buffer(stack)
+    top = ctypes.addressof(base) + _STACK
+    sleep = ctypes.cast(_libc().sleep, ctypes.c_void_p)
+    # Our handlers are not for it; what Ctrl-C sends it would tell us a second time.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        flags = _CLONE_NEWUSER | _CLONE_VM
+        child = _check(_libc().clone(sleep, ctypes.c_void_p(top), flags, ctypes.c_void_p(_LONGEST_LIFE)))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        process = Path("/proc", str(child))
+        (process / "uid_map").write_text(uid_map)
+        (process / "gid_map").write_text(gid_map)
+        return os.open(process / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, _WAIT_ALL)
+        del base
+        stack.close()
+
+
+def _move_mount(tree: int, target: Path) -> None:
+    where = os.fspath(target)
+    _check(_syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(where), _MOVE_MOUNT_F_EMPTY_PATH), where)
+
+
 class NewMount:
     """A file system being configured through fsopen(2), for options that exceed the page of mount(2). Close it."""
 
@@ -135,15 +196,19 @@ class NewMount:
         text = None if value is None else os.fsencode(value)
         self._told(_syscall(_FSCONFIG, self._fd, command, key.encode(), text, 0))
 
+    def detached(self, attributes: int = 0) -> int:
+        """Create the file system and mount it nowhere: a descriptor of its root, and its end when that is closed.
+
+        Raises OSError.
+        """
+        self._told(_syscall(_FSCONFIG, self._fd, _CMD_CREATE, None, None, 0))
+        return self._told(_syscall(_FSMOUNT, self._fd, _FSMOUNT_CLOEXEC, attributes))
+
     def attach(self, target: Path, attributes: int) -> None:
         """Create the file system and mount it on ``target`` with the given mount attributes. Raises OSError."""
-        self._told(_syscall(_FSCONFIG, self._fd, _CMD_CREATE, None, None, 0))
-        mounted = self._told(_syscall(_FSMOUNT, self._fd, _FSMOUNT_CLOEXEC, attributes))
+        mounted = self.detached(attributes)
         try:
-            _check(
-                _syscall(_MOVE_MOUNT, mounted, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH),
-                os.fspath(target),
-            )
+            _move_mount(mounted, target)
         finally:
             os.close(mounted)
 

@@ -8,6 +8,7 @@ namespace, not those of the machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import UsageError
@@ -62,6 +63,10 @@ class IDMappings:
         return to_host(0, self.uids), to_host(0, self.gids)
 
 
+NO_MAPPINGS = IDMappings()
+"""Everybody is who he is."""
+
+
 def parse_id_map(text: str) -> IDMaps:
     """The ranges of ``CONTAINER:HOST[:SIZE]``, several separated by commas; the size is 1 where it is missing.
 
@@ -89,6 +94,14 @@ def checked(maps: Iterable[IDMap]) -> IDMaps:
             ):
                 raise UsageError(f"the ranges {other} and {one} of IDs overlap")
     return ranges
+
+
+def is_contiguous(maps: Sequence[IDMap]) -> bool:
+    """Whether the ranges are one, cut in pieces."""
+    return all(
+        (one.container_id + one.size, one.host_id + one.size) == (following.container_id, following.host_id)
+        for one, following in pairwise(maps)
+    )
 
 
 def _overlap(start: int, other_start: int, one: IDMap, other: IDMap) -> bool:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from asyncpull import kernel
 from asyncpull.errors import MountError
 from asyncpull.log import Log
+from asyncpull.store.idmapped import with_mapped_lowers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,15 +65,20 @@ _HINTS = {
 
 def perform(plan: MountPlan) -> None:
     """Mount. Raises MountError."""
-    flags, words = _split_options(plan)
-    data = _mount_data(plan, [_escaped(os.fspath(lower)) for lower in plan.lowers], words)
     try:
-        if len(os.fsencode(data)) < mmap.PAGESIZE:
-            kernel.mount("overlay", plan.target, "overlay", flags, data)
-        else:
-            _perform_large(plan, flags, words)
+        with with_mapped_lowers(plan) as mapped:
+            _perform(mapped)
     except OSError as error:
         raise mount_error(error, plan.target) from error
+
+
+def _perform(plan: MountPlan) -> None:
+    flags, words = _split_options(plan)
+    data = _mount_data(plan, [_escaped(os.fspath(lower)) for lower in plan.lowers], words)
+    if len(os.fsencode(data)) < mmap.PAGESIZE:
+        kernel.mount("overlay", plan.target, "overlay", flags, data)
+    else:
+        _perform_large(plan, flags, words)
 
 
 def perform_by_fsopen(plan: MountPlan) -> None:

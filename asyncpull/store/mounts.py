@@ -18,6 +18,8 @@ from asyncpull.errors import MountError, NotInStoreError, StoreCorruptError
 from asyncpull.log import Log
 from asyncpull.store.driver import MountOptions
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, write_atomic
+from asyncpull.store.idmap import NO_MAPPINGS
+from asyncpull.store.idmapped import maps_owners, unmap
 from asyncpull.store.mounting import mount_error, perform
 from asyncpull.store.records import Raw, format_json, parse_array
 from asyncpull.tree.removal import remove_tree
@@ -25,6 +27,7 @@ from asyncpull.tree.removal import remove_tree
 if TYPE_CHECKING:
     from asyncpull.lockfile import LockedFile
     from asyncpull.store.driver import Driver
+    from asyncpull.store.idmap import IDMappings
     from asyncpull.store.layers import LayerWriter
     from asyncpull.store.views import ContainerRecord
 
@@ -58,6 +61,10 @@ class Mounts:
     def list(self) -> tuple[MountRecord, ...]:
         """All layers with a count. Raises StoreCorruptError, StoreError."""
         return tuple(_record(raw, self._path) for raw in self._load())
+
+    def maps(self, mappings: IDMappings) -> bool:
+        """Whether layers can be seen with these owners without a copy of them."""
+        return maps_owners(self._driver, self.directory.parent, mappings)
 
     def find(self, layer_id: str) -> MountRecord | None:
         """The mount of one layer."""
@@ -97,6 +104,7 @@ class Mounts:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOENT):  # not mounted, or not even there
                 raise mount_error(error, known.path) from error
+        unmap(known.path.with_name("mapped"))
         self._renew(known.path)
         self._count(lock, MountRecord(layer_id, known.path, 0))
         self._release(storage_lock)
@@ -158,12 +166,19 @@ def mount_layer(
     layer = layers.rows.by_id.get(layer_id)
     if layer is None:
         raise NotInStoreError(f"layer {layer_id} is not in the store")
-    if layer.is_id_mapped or (container is not None and container.is_id_mapped):
-        raise MountError(f"layer {layer_id} has ID mappings, which cannot be mounted yet")
-    return mounts.mount(lock, layer_id, _how(container, layer.mount_label))
+    mappings = container.mappings if container is not None else NO_MAPPINGS
+    parent = layers.rows.by_id.get(layer.parent or "")
+    if parent is None or parent.mappings == mappings or not (mappings.uids and mappings.gids):
+        mappings = NO_MAPPINGS  # the files have the owners already that they are to be seen with
+    elif not mounts.maps(mappings):
+        raise MountError(
+            f"the owners of files in layer {layer_id} cannot be mapped by this kernel here",
+            "make the container anew: then it gets a copy of the image's files with their owners changed",
+        )
+    return mounts.mount(lock, layer_id, _how(container, layer.mount_label, mappings))
 
 
-def _how(container: ContainerRecord | None, context: str) -> MountOptions:
+def _how(container: ContainerRecord | None, context: str, mappings: IDMappings) -> MountOptions:
     if container is None:
         return MountOptions(context=context)
     words = container.flags.get("MountOpts")
@@ -172,6 +187,7 @@ def _how(container: ContainerRecord | None, context: str) -> MountOptions:
         words=tuple(map(str, words)) if isinstance(words, list) else (),
         context=context,
         volatile=container.flags.get("Volatile") is True,
+        mappings=mappings,
     )
 
 

@@ -228,15 +228,6 @@ async def test_targets_that_cannot_be_mounted(store: Store) -> None:
         await store.mount(record)
 
 
-async def test_layers_with_id_mappings_are_refused(store: Store, config: StoreConfig) -> None:
-    record = await commit_image(store, "localhost/app:1", BASE)
-    path = config.graph_root / "overlay-layers/layers.json"
-    (layer,) = orjson.loads(path.read_bytes())
-    path.write_bytes(orjson.dumps([{**layer, "uidmap": [{"container_id": 0, "host_id": 1000, "size": 1}]}]))
-    with pytest.raises(MountError, match="ID mappings"):
-        await store.mount(record)
-
-
 async def test_broken_counts_are_reported_and_kept(store: Store, config: StoreConfig) -> None:
     record = await commit_image(store, "localhost/app:1", BASE)
     path = config.run_root / "overlay-layers/mountpoints.json"

@@ -9,28 +9,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from asyncpull.store.idmap import NO_MAPPINGS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from asyncpull.store.idmap import IDMappings
     from asyncpull.tree.marks import Marks
 
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """How a layer is wanted. ``words`` replace the configured mount options; ``volatile``: no sync is ever needed."""
+    """How a layer is wanted. ``words`` replace the configured mount options; ``volatile``: no sync is ever needed.
+
+    ``mappings`` give the files of the layers below it other owners in what is mounted.
+    """
 
     writable: bool = False
     words: tuple[str, ...] = ()
     context: str = ""
     volatile: bool = False
+    mappings: IDMappings = NO_MAPPINGS
 
 
 @dataclass(frozen=True, slots=True)
 class MountPlan:
     """One mount, as data: ``lowers`` from the nearest to the base; ``upper`` and ``work`` only if it is writable.
 
-    ``options`` are mount options in the words of mount(8), ``context`` the SELinux label or "".
+    ``options`` are mount options in the words of mount(8), ``context`` the SELinux label or "". ``mappings`` are for
+    the trees of other layers than the one that is mounted, which is the one that ``target`` belongs to.
     """
 
     target: Path
@@ -39,6 +47,7 @@ class MountPlan:
     work: Path | None
     options: tuple[str, ...]
     context: str = ""
+    mappings: IDMappings = NO_MAPPINGS
 
     @property
     def is_writable(self) -> bool:

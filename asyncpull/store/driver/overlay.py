@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from asyncpull.errors import ConfigurationError, StoreCorruptError
 from asyncpull.store.driver import MountPlan
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, sync_file, write_new
+from asyncpull.store.idmapped import unmap
 from asyncpull.tree.marks import Marks
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class OverlayDriver:
         link = read_if_there(self.home / layer_id / "link").decode("ascii", "replace")
         if is_link_name(link):
             (self.home / "l" / link).unlink(missing_ok=True)
+        unmap(self.home / layer_id / "mapped")
         if (self.home / layer_id).is_dir():
             trash.take_tree(self.home / layer_id)
 
@@ -163,6 +165,7 @@ class OverlayDriver:
             work=directory / "work" if how.writable else None,
             options=tuple(words),
             context=how.context,
+            mappings=how.mappings,
         )
 
 
