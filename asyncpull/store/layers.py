@@ -215,11 +215,17 @@ class LayerWriter:
         with disk_errors(self._layers.directory):
             for layer_id in ids:
                 self._detach(layer_id)
+            if self._layers.is_synced and not all(self._is_volatile(layer_id) for layer_id in ids):
+                # Otherwise a power cut, on btrfs, gives back trees that no record speaks of any more.
+                self._layers.driver.sync(())
         try:
             self.rows = self._layers.table.change(self._lock, self.rows, dict.fromkeys(ids))
         except NoSpaceError:
             self._trash.delete()  # the room that these layers take is what is missing
             self.rows = self._layers.table.change(self._lock, self.rows, dict.fromkeys(ids))
+
+    def _is_volatile(self, layer_id: str) -> bool:
+        return layer_id in self.rows.by_id and self.rows.by_id[layer_id].volatile
 
     def _detach(self, layer_id: str) -> None:
         """Move tree, tar-split and big data away; also what is there without a record."""

@@ -115,7 +115,7 @@ class Driver(Protocol):
         """Make a staged and connected directory the tree of ``layer_id``. Raises OSError."""
 
     def sync(self, layer_ids: Iterable[str]) -> None:
-        """Have the names of installed layers on the disk. Raises OSError."""
+        """Have the names of installed layers on the disk, and that detached ones are gone. Raises OSError."""
 
     def detach(self, layer_id: str, trash: Trash) -> None:
         """Move the tree of a layer into ``trash``; also one that nobody recorded, or half of one. Raises OSError."""
