@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from asyncpull.errors import NotInStoreError
+from asyncpull.errors import NotInStoreError, StoreError
 from asyncpull.lockfile import LockMode, locked
 from asyncpull.store.files import disk_errors
 from asyncpull.store.images import find_image
+from asyncpull.store.sizes import ImageSize, image_sizes
 from asyncpull.store.snapshot import StoreSnapshot, StoreStatus, status_of
 from asyncpull.store.table import Rows, find
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from asyncpull.spec.digest import Digest
     from asyncpull.store.config import StoreConfig
     from asyncpull.store.mounts import MountRecord
     from asyncpull.store.sections import Sections
@@ -55,8 +58,37 @@ class Catalog:
         return list((await self._sections.read(self._sections.containers.table)).by_id.values())
 
     async def layer(self, target: str) -> LayerRecord:
-        """The layer with this ID, name, or beginning of an ID. Raises NotInStoreError, StoreError."""
-        return require(find(await self._layer_rows(), lambda layer: layer.names, target), "layer", target)
+        """The layer with this ID, name, beginning of an ID, or digest. Takes layers.lock, shared, as ``layers`` does.
+
+        Raises NotInStoreError; StoreError, also if several are meant.
+        """
+        rows = await self._layer_rows()
+        if ":" in target and target not in rows.by_id:
+            return require(_only(_layers_with_digest(rows, target), target), "layer", target)
+        return require(find(rows, lambda layer: layer.names, target), "layer", target)
+
+    async def layers_with_digest(self, digest: Digest | str) -> list[LayerRecord]:
+        """The layers with this diff ID, or made from a blob with this digest; several, if on several parents.
+
+        Takes layers.lock, shared, as ``layers`` does. Raises StoreError.
+        """
+        return _layers_with_digest(await self._layer_rows(), str(digest))
+
+    async def images_with_digest(self, digest: Digest | str) -> list[ImageRecord]:
+        """The images with this digest: that of a manifest, of the index it came through, or of the config.
+
+        Takes images.lock, shared. Raises StoreError.
+        """
+        text = str(digest)
+        return [image for image in await self.images() if text in image.digests or text == f"sha256:{image.id}"]
+
+    async def image_sizes(self) -> dict[str, ImageSize]:
+        """What every image takes, alone and shared with others, in bytes, by image ID.
+
+        Takes layers.lock, then images.lock, shared. Raises StoreError.
+        """
+        snapshot = await self.snapshot()
+        return await self._sections.work(image_sizes, snapshot.images, snapshot.layers)
 
     async def image(self, target: str) -> ImageRecord:
         """The image that podman would find: by ID, name, name with digest, beginning of an ID, end of a name.
@@ -127,6 +159,16 @@ class Catalog:
             async with self._sections.writing_layers() as layers:
                 rows = layers.rows
         return rows
+
+
+def _layers_with_digest(rows: Rows[LayerRecord], digest: str) -> list[LayerRecord]:
+    return [layer for layer in rows.by_id.values() if digest in (layer.diff_digest, layer.compressed_digest)]
+
+
+def _only(records: Sequence[R], target: str) -> R | None:
+    if len(records) > 1:
+        raise StoreError(f"several layers have the digest {target}", hint="give the ID of the one that is meant")
+    return records[0] if records else None
 
 
 def require(record: R | None, noun: str, target: str) -> R:

@@ -50,8 +50,9 @@ def test_images(filled: tuple[Command, str, str]) -> None:
     (image,) = command("images", "--json").json()
     assert (image["id"], image["names"]) == (image_id, [name])
     assert image["size"] > 14_000_000
+    assert (image["shared_size"], image["unique_size"]) == (0, image["size"])
     heading, row = command("images").out.splitlines()
-    assert heading.split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
+    assert heading.split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE", "SHARED", "UNIQUE"]
     assert row.split()[:3] == [name.rpartition(":")[0], "latest", image_id[:12]]
     assert image_id in command("images", "--no-trunc").out
 

@@ -140,6 +140,6 @@ async def _show_store(store: Store, settings: Settings) -> None:
     layers = await store.layers()
     plain = replace(settings, quiet=False)
     write_text(f"\nImages in {store.config.graph_root}\n\n")
-    show_images(await store.images(), {layer.id: layer for layer in layers}, plain)
+    show_images(await store.images(), await store.image_sizes(), plain)
     write_text("\nLayers\n\n")
     show_layers(layers, plain)

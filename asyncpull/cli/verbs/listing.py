@@ -12,6 +12,7 @@ from asyncpull.cli.formats import human_age, human_size, short_id
 from asyncpull.cli.opening import run_with_store
 from asyncpull.cli.output import write_json, write_lines, write_table
 from asyncpull.cli.settings import Session, Settings, global_options
+from asyncpull.store.sizes import ImageSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,8 @@ def images(session: Session, no_trunc: bool) -> int:
 
     async def work(store: Store) -> int:
         records = sorted(await store.images(), key=lambda image: image.created_at, reverse=True)
-        layers = {} if settings.quiet else {layer.id: layer for layer in await store.layers()}
-        show_images(records, layers, settings, _shortening(no_trunc))
+        sizes = {} if settings.quiet else await store.image_sizes()
+        show_images(records, sizes, settings, _shortening(no_trunc))
         return exit_codes.DONE
 
     return run_with_store(settings, work)
@@ -75,9 +76,9 @@ def containers(session: Session, no_trunc: bool) -> int:
 
 
 def show_images(
-    records: Sequence[ImageRecord], layers: Mapping[str, LayerRecord], settings: Settings, shorten: Shorten = short_id
+    records: Sequence[ImageRecord], sizes: Mapping[str, ImageSize], settings: Settings, shorten: Shorten = short_id
 ) -> None:
-    """Write images as the settings want them; in the table, one line per name."""
+    """Write images as the settings want them, with sizes by image ID; in the table, one line per name."""
     if settings.json:
         write_json(
             [
@@ -86,7 +87,9 @@ def show_images(
                     "digest": image.digest,
                     "names": image.names,
                     "created": image.created,
-                    "size": image_size(image, layers),
+                    "size": _size_of(image, sizes).total,
+                    "shared_size": _size_of(image, sizes).shared,
+                    "unique_size": _size_of(image, sizes).unique,
                     "layer": image.layer,
                 }
                 for image in records
@@ -98,9 +101,10 @@ def show_images(
         now = datetime.now(UTC)
         rows = []
         for image in records:
-            age, size = human_age(image.created_at, now), human_size(image_size(image, layers))
-            rows += [[*_repository_and_tag(name), shorten(image.id), age, size] for name in image.names or (_NONE,)]
-        write_table(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], rows)
+            age, size = human_age(image.created_at, now), _size_of(image, sizes)
+            parts = [human_size(size.total), human_size(size.shared), human_size(size.unique)]
+            rows += [[*_repository_and_tag(name), shorten(image.id), age, *parts] for name in image.names or (_NONE,)]
+        write_table(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED", "UNIQUE"], rows)
 
 
 def show_layers(records: Sequence[LayerRecord], settings: Settings, shorten: Shorten = short_id) -> None:
@@ -170,15 +174,9 @@ def _show_containers(
         write_table(["CONTAINER ID", "IMAGE", "CREATED", "NAMES"], rows)
 
 
-def image_size(image: ImageRecord, layers: Mapping[str, LayerRecord]) -> int:
-    """Bytes of the unpacked layers and of the image's documents, as podman counts them."""
-    size, layer = sum(image.big_data_sizes.values()), layers.get(image.layer or "")
-    seen: set[str] = set()
-    while layer is not None and layer.id not in seen:
-        seen.add(layer.id)
-        size += max(layer.diff_size, 0)
-        layer = layers.get(layer.parent or "")
-    return size
+def _size_of(image: ImageRecord, sizes: Mapping[str, ImageSize]) -> ImageSize:
+    # An image that came between the two readings of the store is counted at the next listing.
+    return sizes.get(image.id) or ImageSize(0, 0)
 
 
 def _repository_and_tag(name: str) -> tuple[str, str]:
