@@ -9,6 +9,10 @@ import os
 import signal
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -127,9 +131,35 @@ def _is_mount_root(fd: int, path: bytes, flags: int) -> bool | None:
 def mounts_below(path: Path) -> list[str]:
     """The mount points below ``path`` that the kernel lists for this mount namespace, ``path`` itself not counted."""
     prefix = os.fsencode(path).rstrip(b"/") + b"/"
-    points = (line.split(b" ", 5)[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
-    plain = (point.decode("unicode_escape").encode("latin-1") for point in points)  # \040 stands for a blank
-    return [os.fsdecode(point) for point in plain if point.startswith(prefix)]
+    return [os.fsdecode(point) for point in _mount_points("self") if point.startswith(prefix)]
+
+
+def mounted_anywhere(paths: Iterable[Path]) -> set[Path]:
+    """Those of ``paths`` that are mount points for some process, in whatever mount namespace that we may look into.
+
+    What is seen through another root directory ends like the path.
+    """
+    wanted = {path: os.fsencode(path) for path in paths}
+    if not wanted:
+        return set()
+    points: set[bytes] = set()
+    namespaces = set()
+    for process in os.listdir("/proc"):
+        if not process.isdecimal():
+            continue
+        try:
+            namespace = os.readlink(f"/proc/{process}/ns/mnt")
+            if namespace not in namespaces:
+                points.update(_mount_points(process))
+                namespaces.add(namespace)
+        except OSError:  # ended, or not ours to look at
+            continue
+    return {path for path, text in wanted.items() if any(point.endswith(text) for point in points)}
+
+
+def _mount_points(process: str) -> Iterator[bytes]:
+    for line in Path(f"/proc/{process}/mountinfo").read_bytes().splitlines():
+        yield line.split(b" ", 5)[4].decode("unicode_escape").encode("latin-1")  # \040 stands for a blank
 
 
 def mount_mapped(source: Path, target: Path, user_namespace: int) -> None:

@@ -37,15 +37,16 @@ def rebuild_layer(tar_split: Path, roots: Sequence[Path]) -> Generator[bytes, No
     Raises NotInStoreError if there is no tar-split, IntegrityError if it is none, SizeMismatchError or
     DigestMismatchError for a file that is not what it was, StoreCorruptError for one that is missing, StoreError.
     """
-    with _Files(roots) as files:
+    with LayerFiles(roots) as files:
         try:
-            yield from rebuild(read_split(_pieces(tar_split)), files.open)
+            yield from rebuild(read_split(split_pieces(tar_split)), files.open)
         except OSError as error:
             where = error.filename if isinstance(error.filename, str) else str(roots[0])
             raise StoreError(error.strerror or str(error), where) from error
 
 
-def _pieces(tar_split: Path) -> Iterator[bytes]:
+def split_pieces(tar_split: Path) -> Iterator[bytes]:
+    """The bytes of a tar-split as it lies on disk. Raises NotInStoreError if there is none, OSError."""
     try:
         file = tar_split.open("rb")
     except FileNotFoundError as error:
@@ -55,13 +56,13 @@ def _pieces(tar_split: Path) -> Iterator[bytes]:
             yield piece
 
 
-class _Files:
+class LayerFiles:
     """The regular files of a layer, by name. Members of one directory follow each other: it stays open meanwhile."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._trees = [_Tree(path) for path in roots]
 
-    def __enter__(self) -> _Files:
+    def __enter__(self) -> LayerFiles:
         return self
 
     def __exit__(self, *_: object) -> None:

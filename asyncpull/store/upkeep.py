@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncpull.store.check.checking import DAY_SECONDS, CheckOptions, check, check_and_repair, collect_garbage
+from asyncpull.store.check.contents import Compared
 from asyncpull.store.mounter import Mounter
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Upkeep(Mounter):
         read. A repair takes them exclusively, storage.lock too if a mount count is wrong; nothing is read or deleted
         under them but small files. Raises StoreError where a file system fails, StoreWriteError, NoSpaceError.
         """
-        options = CheckOptions(full, max_age_seconds)
+        options = CheckOptions(full, max_age_seconds, self._compared())
         if repair:
             return await check_and_repair(self._sections, options, force=force)
         return await check(self._sections, options)
@@ -49,3 +50,13 @@ class Upkeep(Mounter):
         """
         options = CheckOptions(is_full=False, max_age_seconds=max_age_seconds)
         return await collect_garbage(self._sections, self._private, options, dry_run=dry_run)
+
+    def _compared(self) -> Compared:
+        config = self.config
+        is_masked = bool(config.options.get("force_mask"))
+        return Compared(
+            owners=not (config.ignore_chown_errors or is_masked),
+            modes=not is_masked,
+            devices=not config.rootless,
+            privileged_xattrs=not config.rootless,
+        )

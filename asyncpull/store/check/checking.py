@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from asyncpull import kernel
 from asyncpull.errors import StoreWriteError
 from asyncpull.lockfile import try_lock
+from asyncpull.store.check.contents import Compared
 from asyncpull.store.check.data import check_container_data, check_image_data, check_layer_data
 from asyncpull.store.check.findings import CheckReport, Damage, Finding, Remedy, Subject
+from asyncpull.store.check.full import check_contents
 from asyncpull.store.check.inventory import take_inventory
 from asyncpull.store.check.overlay import check_stack, read_short_names, read_stack
 from asyncpull.store.check.records import check_records, check_strays
-from asyncpull.store.check.repair import remove, repair
+from asyncpull.store.check.repair import recount, remove, repair
 from asyncpull.store.files import TEMPORARY, disk_errors
 from asyncpull.store.tempdirs import find_abandoned
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.store.check.inventory import Inventory
+    from asyncpull.store.mounts import MountRecord
     from asyncpull.store.sections import Sections
 
 DAY_SECONDS = 86400
@@ -55,23 +58,31 @@ _ORDER = (Subject.LAYER, Subject.IMAGE, Subject.CONTAINER, Subject.STORE)
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """``is_full``: read every byte. ``max_age_seconds``: how old a layer that nobody needs may be."""
+    """``is_full``: read every byte, and compare trees as far as ``compared`` says.
+
+    ``max_age_seconds``: how old a layer that nobody needs may be.
+    """
 
     is_full: bool = True
     max_age_seconds: float = DAY_SECONDS
+    compared: Compared = field(default_factory=Compared)
 
 
 async def check(sections: Sections, options: CheckOptions) -> CheckReport:
     """Look at everything, change nothing. Raises StoreError where a file system fails."""
     before = await inventory_of(sections)
     quick = await sections.chore(glance, sections, before, options)
+    contents = []
+    if options.is_full and not before.unreadable:
+        contents = await check_contents(sections, before, options.compared)
     after = before
-    if quick:
+    if quick or contents:
         # What somebody made or removed while we looked is no damage: it looks otherwise the second time.
         after = await inventory_of(sections)
         again = set(await sections.chore(glance, sections, after, options))
         quick = [finding for finding in quick if finding in again]
-    return _report(quick, after, options)
+        contents = [finding for finding in contents if _is_same_layer(finding.id, before, after)]
+    return _report(_once(quick, contents), after, options)
 
 
 async def check_and_repair(sections: Sections, options: CheckOptions, *, force: bool) -> CheckReport:
@@ -94,6 +105,7 @@ async def collect_garbage(
     found = await sections.chore(_find_garbage, sections, private, inventory, options)
     if dry_run or inventory.unreadable or not found:
         return tuple(found)
+    await recount(sections, found)
     await remove(sections, found, force=False)
     await sections.chore(_remove_leftovers, sections, private)
     inventory = await inventory_of(sections)
@@ -149,6 +161,7 @@ def _find_garbage(sections: Sections, private: Path, inventory: Inventory, optio
     found = [finding for finding in records if finding.damage in _OF_NO_USE]
     found += check_strays(inventory)
     found += [each for each in _check_trees(sections, inventory) if each.damage is Damage.STRAY_SHORT_NAME]
+    found += _find_stale_counts(inventory)
     found += _abandoned(sections)
     for path in _half_written(sections):
         found.append(_left_behind(path))
@@ -204,14 +217,35 @@ def _check_data(sections: Sections, inventory: Inventory) -> Iterator[Finding]:
 
 
 def _check_mounts(inventory: Inventory) -> Iterator[Finding]:
-    # A container that runs may be mounted where we cannot see it, in a mount namespace of its own.
-    running = {inventory.containers[each].layer for each in inventory.running}
+    """Counts of layers that are not recorded. Other counts without a mount are harmless: the next mount begins anew."""
     for mounted in inventory.mounts:
-        if mounted.layer not in running and not kernel.is_mount_point(mounted.path):
-            message = f"is counted as mounted {mounted.count} times, and is not"
-            yield Finding(
-                Damage.MOUNT_COUNT_STALE, Subject.LAYER, mounted.layer, str(mounted.path), message, Remedy.REMAKE
-            )
+        if mounted.layer not in inventory.layers and not kernel.is_mount_point(mounted.path):
+            yield _stale(mounted, "is counted as mounted, and is no layer")
+
+
+def _find_stale_counts(inventory: Inventory) -> Iterator[Finding]:
+    """Counts of what is mounted for no process at all: a mount namespace that died leaves them."""
+    stale = [mounted for mounted in inventory.mounts if not kernel.is_mount_point(mounted.path)]
+    elsewhere = kernel.mounted_anywhere(mounted.path for mounted in stale)
+    for mounted in stale:
+        if mounted.path not in elsewhere:
+            yield _stale(mounted, f"is counted as mounted {mounted.count} times, and is not")
+
+
+def _stale(mounted: MountRecord, message: str) -> Finding:
+    where = str(mounted.path)
+    return Finding(Damage.MOUNT_COUNT_STALE, Subject.LAYER, mounted.layer, where, message, Remedy.REMAKE)
+
+
+def _once(quick: list[Finding], contents: list[Finding]) -> list[Finding]:
+    """All findings, without those of content that only say again that something is missing."""
+    gone = {each.id for each in quick if each.damage in (Damage.TREE_MISSING, Damage.TAR_SPLIT_MISSING)}
+    return quick + [finding for finding in contents if finding.id not in gone]
+
+
+def _is_same_layer(layer_id: str, before: Inventory, after: Inventory) -> bool:
+    old, new = before.layers.get(layer_id), after.layers.get(layer_id)
+    return old is not None and new is not None and old.created == new.created
 
 
 def _is_gone(finding: Finding, after: Inventory, left: set[Finding]) -> bool:

@@ -144,8 +144,8 @@ def _fits(config: bytes, image: ImageRecord, inventory: Inventory) -> bool:
         wanted = document["rootfs"]["diff_ids"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return True
-    actual = [layer.diff_digest for layer in inventory.chain(image.layer)][::-1]
-    if not isinstance(wanted, list) or len(wanted) != len(actual):
-        # Layers of nothing may have been left out by who wrote the image; a layer that is missing is found elsewhere.
-        return True
-    return all(mine in ("", theirs) for mine, theirs in zip(actual, wanted, strict=True))
+    chain = list(inventory.chain(image.layer))
+    if not isinstance(wanted, list) or (chain[-1].parent if chain else image.layer):
+        return True  # there are no layers to compare; what is missing is a finding of its own
+    actual = [layer.diff_digest for layer in chain][::-1]
+    return len(actual) == len(wanted) and all(mine in ("", theirs) for mine, theirs in zip(actual, wanted, strict=True))

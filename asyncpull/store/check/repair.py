@@ -46,9 +46,7 @@ async def repair(sections: Sections, findings: Sequence[Finding], *, force: bool
     Takes the locks of all records, exclusively, one after another and then all. Raises StoreError.
     """
     remake = [finding for finding in findings if finding.remedy is Remedy.REMAKE]
-    if any(finding.damage is Damage.MOUNT_COUNT_STALE for finding in remake):
-        async with sections.mounting() as (storage_lock, _, counts_lock):
-            await sections.work(_recount, sections, storage_lock, counts_lock, remake)
+    await recount(sections, remake)
     if any(finding.subject is Subject.LAYER for finding in remake):
         async with sections.writing_layers() as layers:
             await sections.work(_mend_layers, sections, layers)
@@ -58,6 +56,16 @@ async def repair(sections: Sections, findings: Sequence[Finding], *, force: bool
             await sections.work(_mend_images, sections, images, images_to_mend)
     await remove(sections, findings, force=force)
     await sections.chore(sections.layers.remove_abandoned)
+
+
+async def recount(sections: Sections, findings: Sequence[Finding]) -> None:
+    """Count to nothing what is counted as mounted and is not.
+
+    Takes storage.lock, layers.lock and mountpoints.lock, exclusively. Raises StoreError.
+    """
+    if any(finding.damage is Damage.MOUNT_COUNT_STALE for finding in findings):
+        async with sections.mounting() as (storage_lock, _, counts_lock):
+            await sections.work(_recount, sections, storage_lock, counts_lock, findings)
 
 
 async def remove(sections: Sections, findings: Sequence[Finding], *, force: bool) -> None:

@@ -106,3 +106,19 @@ async def test_layers_that_nobody_needs_may_be_young(store: Store) -> None:
     assert await store.layers() == []
     assert image.layer is not None
     assert not store.diff_path(image.layer).exists()
+
+
+async def test_counts_of_mounts_that_are_gone(store: Store) -> None:
+    image = await commit_image(store, "localhost/a:1", BASE)
+    path = await store.mount(image)
+    counts = store.config.run_root / "overlay-layers/mountpoints.json"
+    kept = counts.read_bytes()
+    assert await store.gc() == ()
+    await store.unmount(image)
+    counts.write_bytes(kept)
+
+    assert (await store.check(full=False)).is_clean, "the next mount puts it right"
+    (finding,) = await store.gc()
+
+    assert (finding.damage, finding.path, finding.is_repaired) == (Damage.MOUNT_COUNT_STALE, str(path), True)
+    assert await store.mounts() == []

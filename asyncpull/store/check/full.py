@@ -1,0 +1,141 @@
+"""Reading every layer, several at once: the archive through its tar-split, then the tree against the archive.
+
+Where each tree holds only what its layer changes, layers are independent. Where trees are complete, what is expected of
+one comes from the archives of all layers below it too, so they are read first and remembered.
+
+Not compared are the trees of layers with ID mappings: they are copies, whose archive can still be rebuilt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING, TypeVar
+
+from asyncpull.errors import LayerError
+from asyncpull.store.check.archive import Archive, Flaw, read_archive
+from asyncpull.store.check.contents import Compared, compare_tree
+from asyncpull.store.check.expected import expected_tree
+from asyncpull.store.check.findings import Damage, Finding, Remedy, Subject
+from asyncpull.waiting import finish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Executor
+
+    from asyncpull.layer.header import Member
+    from asyncpull.store.check.inventory import Inventory
+    from asyncpull.store.sections import Sections
+    from asyncpull.store.views import LayerRecord
+
+T = TypeVar("T")
+Members = tuple["Member", ...]
+
+
+async def check_contents(sections: Sections, inventory: Inventory, compared: Compared) -> list[Finding]:
+    """Read every layer that has a digest. No lock is held; a cancellation ends it soon.
+
+    Raises StoreError where a file system fails.
+    """
+    layers = [layer for layer in inventory.layers.values() if layer.diff_digest and not layer.toc_digest]
+    layers.sort(key=lambda layer: layer.diff_size, reverse=True)
+    stop = Event()
+    reader = _LayerReader(sections, inventory, compared, stop)
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="check") as threads:
+        if sections.driver.is_layered:
+            found = await _in_threads(threads, stop, [partial(reader.inspect, layer) for layer in layers])
+        else:
+            found = await _in_threads(threads, stop, [partial(reader.remember, layer) for layer in layers])
+            found += await _in_threads(threads, stop, [partial(reader.compare_whole, layer) for layer in layers])
+    return [finding for findings in found for finding in findings]
+
+
+async def _in_threads(threads: Executor, stop: Event, jobs: Iterable[Callable[[], T]]) -> list[T]:
+    """Run all jobs to their end, which ``stop`` brings nearer. Raises the first failure."""
+    loop = asyncio.get_running_loop()
+    futures = [loop.run_in_executor(threads, job) for job in jobs]
+    outcomes = asyncio.gather(*futures, return_exceptions=True)
+    try:
+        await finish(outcomes, stop.set)
+    except asyncio.CancelledError:
+        outcomes.exception()
+        raise
+    return [future.result() for future in futures]
+
+
+class _StoppedError(Exception):
+    """Nobody wants to know any more."""
+
+
+class _LayerReader:
+    """Reads layers, each in the thread that calls."""
+
+    def __init__(self, sections: Sections, inventory: Inventory, compared: Compared, stop: Event) -> None:
+        self._sections, self._inventory, self._compared, self._stop = sections, inventory, compared, stop
+        self._members: dict[str, Members] = {}
+
+    def inspect(self, layer: LayerRecord) -> list[Finding]:
+        """Read the archive of a layer, and compare its tree with it."""
+        archive = self._read(layer)
+        flaws = list(archive.flaws)
+        if archive.members is not None:
+            flaws += self._compare(layer, [archive.members])
+        return self._findings(layer, flaws)
+
+    def remember(self, layer: LayerRecord) -> list[Finding]:
+        """Read the archive of a layer, and keep its members for ``compare_whole``."""
+        archive = self._read(layer)
+        if archive.members is not None:
+            self._members[layer.id] = archive.members
+        return self._findings(layer, archive.flaws)
+
+    def compare_whole(self, layer: LayerRecord) -> list[Finding]:
+        """Compare a complete tree with the archives of all its layers, if all of them are known."""
+        chain = [self._members.get(each.id) for each in self._inventory.chain(layer.id)]
+        known = [members for members in chain if members is not None]
+        return self._findings(layer, self._compare(layer, known[::-1]) if len(known) == len(chain) else [])
+
+    def _read(self, layer: LayerRecord) -> Archive:
+        roots = [self._sections.driver.diff_path(layer.id)]
+        while (older := roots[0].with_name(f"{roots[0].name}{len(roots)}")).is_dir():
+            roots.append(older)  # what a copy with other owners was made from
+        return read_archive(layer, self._sections.layers.tar_split_path(layer.id), roots, self._keep_going)
+
+    def _compare(self, layer: LayerRecord, archives: Sequence[Members]) -> list[Flaw]:
+        if layer.is_id_mapped:
+            return []
+        driver, compared = self._sections.driver, self._compared
+        try:
+            expected = expected_tree(archives, driver.marks, has_devices=compared.devices)
+            return compare_tree(driver.diff_path(layer.id), expected, driver.marks, compared, self._keep_going)
+        except LayerError as error:
+            return [Flaw(Damage.TAR_SPLIT_UNREADABLE, b"", f"its archive is not one of a layer: {error}")]
+        except OSError as error:
+            return [Flaw(Damage.CONTENT_MISSING, b"", f"its tree cannot be read: {error}")]
+
+    def _findings(self, layer: LayerRecord, flaws: Iterable[Flaw]) -> list[Finding]:
+        """One finding per path and kind of damage."""
+        diff = self._sections.driver.diff_path(layer.id)
+        messages: dict[tuple[Damage, bytes], list[str]] = {}
+        for flaw in flaws:
+            messages.setdefault((flaw.damage, flaw.path), []).append(flaw.message)
+        missing = {path for damage, path in messages if damage is Damage.CONTENT_MISSING}
+        return [
+            Finding(
+                damage,
+                Subject.LAYER,
+                layer.id,
+                os.fsencode(diff / os.fsdecode(path)).decode(errors="backslashreplace") if path else "",
+                "; ".join(dict.fromkeys(words)),
+                Remedy.REMOVE,
+            )
+            for (damage, path), words in messages.items()
+            if damage is not Damage.CONTENT_MODIFIED or path not in missing
+        ]
+
+    def _keep_going(self) -> None:
+        if self._stop.is_set():
+            raise _StoppedError
