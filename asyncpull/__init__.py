@@ -36,10 +36,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncpullError",
+    "ContainerSpec",
     "Digest",
     "Event",
     "EventStream",
     "Limits",
+    "MountRequest",
     "Platform",
     "PrefetchSummary",
     "Prefetched",
@@ -60,10 +62,12 @@ __all__ = [
 
 _HOMES = {
     "AsyncpullError": "errors",
+    "ContainerSpec": "store.containers",
     "Digest": "spec.digest",
     "Event": "progress",
     "EventStream": "events",
     "Limits": "limits",
+    "MountRequest": "store.mounts",
     "Platform": "spec.platform",
     "PrefetchSummary": "prefetch",
     "Prefetched": "prefetch",

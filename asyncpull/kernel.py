@@ -6,6 +6,7 @@ import ctypes
 import functools
 import mmap
 import os
+import re
 import signal
 import struct
 from pathlib import Path
@@ -45,6 +46,7 @@ _CLONE_NEWUSER = 0x10000000
 _WAIT_ALL = 0x40000000
 _LONGEST_LIFE = 10
 _STACK = 64 << 10
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -128,6 +130,11 @@ def _is_mount_root(fd: int, path: bytes, flags: int) -> bool | None:
     return bool(attributes & _STATX_ATTR_MOUNT_ROOT) if known & _STATX_ATTR_MOUNT_ROOT else None
 
 
+def has_selinux() -> bool:
+    """Whether this kernel knows SELinux labels."""
+    return Path("/sys/fs/selinux/enforce").exists()
+
+
 def mounts_below(path: Path) -> list[str]:
     """The mount points below ``path`` that the kernel lists for this mount namespace, ``path`` itself not counted."""
     prefix = os.fsencode(path).rstrip(b"/") + b"/"
@@ -159,7 +166,7 @@ def mounted_anywhere(paths: Iterable[Path]) -> set[Path]:
 
 def _mount_points(process: str) -> Iterator[bytes]:
     for line in Path(f"/proc/{process}/mountinfo").read_bytes().splitlines():
-        yield line.split(b" ", 5)[4].decode("unicode_escape").encode("latin-1")  # \040 stands for a blank
+        yield _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ", 5)[4])  # \040 stands for a blank
 
 
 def mount_mapped(source: Path, target: Path, user_namespace: int) -> None:

@@ -16,7 +16,7 @@ from asyncpull.store.snapshot import StoreSnapshot, StoreStatus, status_of
 from asyncpull.store.table import Rows, find
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from asyncpull.spec.digest import Digest
@@ -99,8 +99,7 @@ class Catalog:
 
     async def container(self, target: str) -> ContainerRecord:
         """The container with this ID, name, or beginning of an ID. Raises NotInStoreError, StoreError."""
-        rows = await self._sections.read(self._sections.containers.table)
-        return require(find(rows, lambda container: container.names, target), "container", target)
+        return find_container(await self._sections.read(self._sections.containers.table), target)
 
     async def big_data(self, image: ImageRecord, key: str) -> bytes:
         """An item of an image, such as ``manifest``, exactly as it was fetched. Takes images.lock, shared.
@@ -117,6 +116,36 @@ class Catalog:
             raise NotInStoreError(f"image {image.id} has no {key}")
         async with locked(self._sections.images.table.lock_path, LockMode.SHARED):
             return await self._sections.work(read)
+
+    async def container_data(self, container: ContainerRecord | str, key: str) -> bytes:
+        """An item that was stored with a container. Takes containers.lock, shared. Raises NotInStoreError, StoreError.
+
+        The keys there are, with sizes in bytes and digests, are in the record.
+        """
+        sections, target = self._sections, container if isinstance(container, str) else container.id
+        async with locked(sections.containers.table.lock_path, LockMode.SHARED) as lock:
+            found = find_container(await sections.work(sections.containers.table.load, lock), target)
+            return await sections.work(sections.containers.read_big_data, found, key)
+
+    async def container_directory(self, container: ContainerRecord | str) -> Path:
+        """The directory that belongs to whoever made a container; made if it is missing, deleted with the container.
+
+        Takes containers.lock, shared. Raises NotInStoreError, StoreWriteError, StoreError.
+        """
+        return await self._container_directory(container, self._sections.containers.data_path)
+
+    async def container_run_directory(self, container: ContainerRecord | str) -> Path:
+        """The same in the run root, for what a reboot may lose. Takes containers.lock, shared.
+
+        Raises NotInStoreError, StoreWriteError, StoreError.
+        """
+        return await self._container_directory(container, self._sections.containers.run_path)
+
+    async def _container_directory(self, container: ContainerRecord | str, place: Callable[[str], Path]) -> Path:
+        sections, target = self._sections, container if isinstance(container, str) else container.id
+        async with locked(sections.containers.table.lock_path, LockMode.SHARED) as lock:
+            found = find_container(await sections.work(sections.containers.table.load, lock), target)
+            return await sections.work(sections.containers.make_directory, place(found.id))
 
     async def snapshot(self) -> StoreSnapshot:
         """Layers and images at one moment, for a plan. Takes layers.lock, then images.lock, shared."""
@@ -169,6 +198,11 @@ def _only(records: Sequence[R], target: str) -> R | None:
     if len(records) > 1:
         raise StoreError(f"several layers have the digest {target}", hint="give the ID of the one that is meant")
     return records[0] if records else None
+
+
+def find_container(rows: Rows[ContainerRecord], target: str) -> ContainerRecord:
+    """The container with this ID, name, or beginning of an ID. Raises NotInStoreError, StoreError."""
+    return require(find(rows, lambda container: container.names, target), "container", target)
 
 
 def require(record: R | None, noun: str, target: str) -> R:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import NotInStoreError, TooManyLayersError
@@ -10,30 +11,43 @@ from asyncpull.store.containers import container_name, new_container
 from asyncpull.store.layers import MAX_LAYERS, Addition, new_record
 
 if TYPE_CHECKING:
+    from asyncpull.store.containers import ContainerSpec
     from asyncpull.store.sections import Everything
     from asyncpull.store.staging import StagedLayer
-    from asyncpull.store.views import ContainerRecord
+    from asyncpull.store.views import ContainerRecord, ImageRecord
 
 
-def create_container(every: Everything, staged: StagedLayer, image_id: str, name: str | None) -> ContainerRecord:
-    """Record a container on an image, with ``staged`` as its layer. Needs all locks, exclusively.
+def create_container(
+    every: Everything, staged: StagedLayer, image_id: str | None, spec: ContainerSpec
+) -> ContainerRecord:
+    """Record a container on an image, or on nothing, with ``staged`` as its layer. Needs all locks, exclusively.
 
-    Raises NotInStoreError, TooManyLayersError, StoreError also if the name is taken, NoSpaceError, StoreWriteError.
+    Raises NotInStoreError, TooManyLayersError, StoreError also if a name is taken, NoSpaceError, StoreWriteError.
     """
+    image = None if image_id is None else _image(every, image_id)
+    spec = replace(spec, names=tuple(dict.fromkeys(spec.names)) or (container_name(image),))
+    for name in spec.names:
+        every.containers.require_free(name)
+    parent = image.layer if image else None
+    if every.layers.depth(parent) > MAX_LAYERS:
+        raise TooManyLayersError(
+            f"image {image_id or ''} has too many layers for a container; overlay mounts {MAX_LAYERS}"
+        )
+    container_id, layer_id = secrets.token_hex(32), secrets.token_hex(32)
+    record = new_record(layer_id, parent, names=[f"{spec.names[0]}-layer"], mountlabel=spec.mount_label)
+    addition = Addition(record, staged, has_tar_split=False)
+    every.layers.add([addition], volatile=spec.is_volatile)
+    try:
+        container = every.containers.add(new_container(container_id, spec, image, layer_id), volatile=spec.is_volatile)
+        return every.containers.set_big_data(container.id, spec.big_data) if spec.big_data else container
+    except BaseException:
+        every.containers.take_back(container_id)
+        every.layers.undo([addition])
+        raise
+
+
+def _image(every: Everything, image_id: str) -> ImageRecord:
     image = every.images.rows.by_id.get(image_id)
     if image is None:
         raise NotInStoreError(f"image {image_id} was removed from the store meanwhile")
-    name = name or container_name(image)
-    every.containers.require_free(name)
-    if every.layers.depth(image.layer) > MAX_LAYERS:
-        raise TooManyLayersError(
-            f"image {image.id[:12]} has too many layers for a container; overlay mounts {MAX_LAYERS}"
-        )
-    container_id, layer_id = secrets.token_hex(32), secrets.token_hex(32)
-    addition = Addition(new_record(layer_id, image.layer, names=[f"{name}-layer"]), staged, has_tar_split=False)
-    every.layers.add([addition])
-    try:
-        return every.containers.add(new_container(container_id, name, image, layer_id))
-    except BaseException:
-        every.layers.undo([addition])
-        raise
+    return image

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import MountError, NotInStoreError
 from asyncpull.store.catalog import Catalog
-from asyncpull.store.mounts import MountRecord, mount_layer
+from asyncpull.store.mounts import MountRecord, MountRequest, mount_layer
 from asyncpull.store.views import ContainerRecord, ImageRecord, LayerRecord
 from asyncpull.waiting import finish
 
@@ -26,13 +26,14 @@ MountTarget = str | ImageRecord | ContainerRecord | LayerRecord | MountRecord
 class Mounter(Catalog):
     """What an open store can mount."""
 
-    async def mount(self, target: MountTarget) -> Path:
+    async def mount(self, target: MountTarget, request: MountRequest | None = None) -> Path:
         """Mount a container, writable, or an image, read-only, or count once more; the path is the same every time.
 
-        Takes storage.lock, layers.lock and mountpoints.lock, exclusively, for the time of the mount. Raises
-        NotInStoreError, MountError where it cannot be mounted here, StoreError.
+        Of ``request`` only the choice between writable and read-only matters to what is mounted already. Takes
+        storage.lock, layers.lock and mountpoints.lock, exclusively, for the time of the mount. Raises NotInStoreError,
+        MountError where it cannot be mounted here, or not so, StoreError.
         """
-        return await self._mount(*await self._layer_to_mount(target))
+        return await self._mount(*await self._layer_to_mount(target), request or MountRequest())
 
     async def unmount(self, target: MountTarget, *, force: bool = False) -> int:
         """Count down, and unmount at zero, or at once with ``force``; the count that remains.
@@ -43,21 +44,21 @@ class Mounter(Catalog):
         return await self._unmount(layer_id, force=force)
 
     @asynccontextmanager
-    async def mounted(self, target: MountTarget) -> AsyncIterator[Path]:
+    async def mounted(self, target: MountTarget, request: MountRequest | None = None) -> AsyncIterator[Path]:
         """``mount`` for the time of the body; unmounted afterwards in every case, cancellation included."""
         layer_id, container = await self._layer_to_mount(target)
-        path = await self._mount(layer_id, container)
+        path = await self._mount(layer_id, container, request or MountRequest())
         try:
             yield path
         finally:
             await self._count_down(layer_id)
 
-    async def _mount(self, layer_id: str, container: ContainerRecord | None) -> Path:
+    async def _mount(self, layer_id: str, container: ContainerRecord | None, request: MountRequest) -> Path:
         sections = self._sections
         made: list[MountRecord] = []
 
         def mount(layers: LayerWriter, counts: LockedFile) -> None:
-            made.append(mount_layer(sections.mounts, counts, layers, layer_id, container))
+            made.append(mount_layer(sections.mounts, counts, layers, layer_id, container, request))
 
         try:
             async with sections.mounting() as (_, layers, counts):

@@ -9,6 +9,7 @@ storage.lock, which is taken before the lock of the layers; the counts have a lo
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,10 +75,13 @@ class Mounts:
         """Mount a layer, or count once more. ``lock`` is that of the counts. Raises MountError, StoreError."""
         known = self.find(layer_id)
         if known is not None and known.count > 0 and kernel.is_mount_point(known.path):
+            _require_alike(known.path, how)
             return self._count(lock, MountRecord(layer_id, known.path, known.count + 1))
         self._keep_private()
         plan = self._driver.plan_mount(layer_id, how)
-        if not kernel.is_mount_point(plan.target):
+        if kernel.is_mount_point(plan.target):
+            _require_alike(plan.target, how)
+        else:
             if how.volatile and plan.work is not None:
                 _allow_volatile_again(plan.work)
             perform(plan)
@@ -156,8 +160,26 @@ class Mounts:
                 fresh.rename(path)
 
 
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """How somebody wants a container or image mounted. Images are always read-only.
+
+    ``words`` of mount(8) replace those of the container, or the configured ones; ``label`` the recorded SELinux label,
+    and both mean nothing to a kernel without SELinux.
+    """
+
+    read_only: bool = False
+    words: tuple[str, ...] = ()
+    label: str = ""
+
+
 def mount_layer(
-    mounts: Mounts, lock: LockedFile, layers: LayerWriter, layer_id: str, container: ContainerRecord | None
+    mounts: Mounts,
+    lock: LockedFile,
+    layers: LayerWriter,
+    layer_id: str,
+    container: ContainerRecord | None,
+    request: MountRequest,
 ) -> MountRecord:
     """Mount the layer of ``container``, writable, or without one an image's, read-only.
 
@@ -175,20 +197,25 @@ def mount_layer(
             f"the owners of files in layer {layer_id} cannot be mapped by this kernel here",
             "make the container anew: then it gets a copy of the image's files with their owners changed",
         )
-    return mounts.mount(lock, layer_id, _how(container, layer.mount_label, mappings))
+    return mounts.mount(lock, layer_id, _how(container, layer.mount_label, mappings, request))
 
 
-def _how(container: ContainerRecord | None, context: str, mappings: IDMappings) -> MountOptions:
-    if container is None:
-        return MountOptions(context=context)
-    words = container.flags.get("MountOpts")
+def _how(
+    container: ContainerRecord | None, recorded_label: str, mappings: IDMappings, request: MountRequest
+) -> MountOptions:
+    words = request.words or _recorded_words(container)
     return MountOptions(
-        writable=True,
-        words=tuple(map(str, words)) if isinstance(words, list) else (),
-        context=context,
-        volatile=container.flags.get("Volatile") is True,
+        writable=container is not None and not request.read_only,
+        words=words,
+        context=(request.label or recorded_label) if kernel.has_selinux() else "",
+        volatile=container is not None and container.flags.get("Volatile") is True,
         mappings=mappings,
     )
+
+
+def _recorded_words(container: ContainerRecord | None) -> tuple[str, ...]:
+    words = container.flags.get("MountOpts") if container is not None else None
+    return tuple(map(str, words)) if isinstance(words, list) else ()
 
 
 def make_run_root(run_root: Path) -> None:
@@ -204,6 +231,16 @@ def _record(raw: Raw, path: Path) -> MountRecord:
     if not isinstance(layer, str) or not isinstance(where, str) or not isinstance(count, int):
         raise StoreCorruptError("an entry is not of id, path and count", str(path))
     return MountRecord(layer, Path(where), count)
+
+
+def _require_alike(path: Path, how: MountOptions) -> None:
+    """Raise MountError if what is mounted already can be written to and must not be, or the reverse."""
+    with disk_errors(path):
+        is_writable = not os.statvfs(path).f_flag & os.ST_RDONLY
+    if is_writable != how.is_writable:
+        raise MountError(
+            f"{path} is mounted {'writable' if is_writable else 'read-only'} already", "unmount it first, or use force"
+        )
 
 
 def _allow_volatile_again(work: Path) -> None:

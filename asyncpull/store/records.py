@@ -325,9 +325,8 @@ def big_data_file_name(key: str) -> str:
     """
     if not key:
         raise ValueError("a big-data item needs a key")
-    if re.fullmatch(r"[.0-9a-z]+", key) and key not in (".", ".."):
-        return key
-    name = "=" + base64.b64encode(key.encode()).decode()
+    is_plain = re.fullmatch(r"[.0-9a-z]+", key) and key not in (".", "..")
+    name = key if is_plain else "=" + base64.b64encode(key.encode()).decode()
     if "/" in name or len(name) > 255:
         raise ValueError(f"big-data key {key!r} cannot be a file name")
     return name

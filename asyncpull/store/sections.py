@@ -127,15 +127,25 @@ class Sections:
 
     @asynccontextmanager
     async def writing_everything(self) -> AsyncIterator[Everything]:
-        """All locks of records, exclusively."""
+        """All locks of records, exclusively. What removed containers leave is deleted after."""
         await self.work(self.mounts.prepare)
-        async with AsyncExitStack() as stack:
-            layers = await stack.enter_async_context(self.writing_layers())
-            mounts_lock = await stack.enter_async_context(locked(self.mounts.lock_path, LockMode.EXCLUSIVE))
-            images = await stack.enter_async_context(self.writing_images())
-            lock = await stack.enter_async_context(locked(self.containers.table.lock_path, LockMode.EXCLUSIVE))
-            containers = await self.work(ContainerWriter, self.containers, lock)
-            yield Everything(layers, images, containers, mounts_lock)
+        removed: list[str] = []
+        try:
+            async with AsyncExitStack() as stack:
+                layers = await stack.enter_async_context(self.writing_layers())
+                mounts_lock = await stack.enter_async_context(locked(self.mounts.lock_path, LockMode.EXCLUSIVE))
+                images = await stack.enter_async_context(self.writing_images())
+                containers = await stack.enter_async_context(self.writing_containers(removed))
+                yield Everything(layers, images, containers, mounts_lock)
+        finally:
+            if removed:
+                await self.chore(self.containers.remove_directories, removed)
+
+    @asynccontextmanager
+    async def writing_containers(self, removed: list[str] | None = None) -> AsyncIterator[ContainerWriter]:
+        """containers.lock, exclusively; other locks, if they are needed, are taken before. ``removed`` gets IDs."""
+        async with locked(self.containers.table.lock_path, LockMode.EXCLUSIVE) as lock:
+            yield await self.work(ContainerWriter, self.containers, lock, [] if removed is None else removed)
 
     @asynccontextmanager
     async def mounting(self) -> AsyncIterator[tuple[LockedFile, LayerWriter, LockedFile]]:

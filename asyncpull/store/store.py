@@ -14,8 +14,9 @@ from asyncpull.errors import NotInStoreError
 from asyncpull.lockfile import LockMode, locked
 from asyncpull.spec.reference import parse_reference
 from asyncpull.store import commit as committing
-from asyncpull.store.catalog import require
+from asyncpull.store.catalog import find_container, require
 from asyncpull.store.config import StoreConfig, StoreOverrides, load_config
+from asyncpull.store.containers import ContainerSpec, checked_key
 from asyncpull.store.creation import create_container
 from asyncpull.store.driver.choice import open_driver
 from asyncpull.store.exporter import Exporter
@@ -24,11 +25,10 @@ from asyncpull.store.images import find_image, own_name
 from asyncpull.store.removal import name_to_untag, remove_container, remove_image, users_of
 from asyncpull.store.sections import Sections
 from asyncpull.store.staging import NewImage, Staging
-from asyncpull.store.table import find
 from asyncpull.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from asyncpull.spec.digest import Digest
@@ -171,18 +171,33 @@ class Store(Upkeep, Exporter):
 
     # -------------------------------------------------------------------------------------------- containers
 
-    async def create_container(self, image: ImageRecord | str, name: str | None = None) -> ContainerRecord:
-        """A container on an image: a writable layer, and a record as podman makes them. Without ``name`` it gets one.
+    async def create_container(
+        self, image: ImageRecord | str | None, name: str | None = None, *, spec: ContainerSpec | None = None
+    ) -> ContainerRecord:
+        """A container on an image, or on nothing if that is None: a writable layer, and a record as podman makes them.
 
-        Takes the locks of all records, exclusively, for the time of some renames. Raises NotInStoreError,
-        TooManyLayersError, StoreError also if the name is taken, NoSpaceError, StoreWriteError.
+        ``name`` comes before the names of ``spec``; without any it gets one. Takes the locks of all records,
+        exclusively, for the time of some renames. Raises NotInStoreError, TooManyLayersError, UsageError, StoreError
+        also if a name is taken, NoSpaceError, StoreWriteError.
         """
+        spec = spec or ContainerSpec()
+        if name is not None:
+            spec = replace(spec, names=(name, *spec.names))
         found = await self.image(image) if isinstance(image, str) else image
         async with self.stage() as staging:
-            staged = await self.new_layer(staging, found.layer)
-            await self._sections.chore(staged.copy_base, in_userns=self.config.rootless)
+            staged = await self._sections.chore(staging.new_layer, found.layer if found else None)
             async with self._sections.writing_everything() as every:
-                return await self._sections.work(create_container, every, staged, found.id, name)
+                return await self._sections.work(create_container, every, staged, found.id if found else None, spec)
+
+    async def set_container_data(self, container: ContainerRecord | str, items: Mapping[str, bytes]) -> ContainerRecord:
+        """Store items with a container, replacing those of the same keys. Takes containers.lock, exclusively.
+
+        Raises NotInStoreError, UsageError for a key that no file can have, NoSpaceError, StoreWriteError, StoreError.
+        """
+        pairs = [(checked_key(key), data) for key, data in items.items()]
+        async with self._sections.writing_containers() as containers:
+            found = find_container(containers.rows, _id_of(container))
+            return await self._sections.work(containers.set_big_data, found.id, pairs)
 
     async def remove_container(self, container: ContainerRecord | str, *, force: bool = False) -> None:
         """Remove a container and its layer; ``force`` unmounts it first.
@@ -194,7 +209,7 @@ class Store(Upkeep, Exporter):
         if force:
             await self._unmount_if_mounted([(await self.container(target)).layer])
         async with sections.writing_everything() as every:
-            found = require(find(every.containers.rows, lambda known: known.names, target), "container", target)
+            found = find_container(every.containers.rows, target)
             await sections.work(remove_container, every, sections.containers, sections.mounts, found)
 
     async def remove_image(self, image: ImageRecord | str, *, force: bool = False) -> tuple[str, ...]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
-from asyncpull.errors import NotInStoreError, StoreError
-from asyncpull.store.containers import container_name
+from asyncpull import kernel
+from asyncpull.errors import NotInStoreError, StoreError, UsageError
+from asyncpull.store.containers import ContainerSpec, container_name
 from asyncpull.store.records import CONTAINERS, LAYERS, format_records
 from tests.store.made import GOLDEN, commit_image, leftovers
 
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from asyncpull.store.store import Store
 
 BASE, TOP = {"etc/a": b"a"}, {"etc/b": b"b"}
+MOUNT_LABEL, PROCESS_LABEL = "system_u:object_r:container_file_t:s0:c1", "system_u:system_r:container_t:s0:c1"
+LABELS = {
+    "mount_label": "system_u:object_r:container_file_t:s0:c1",
+    "process_label": "system_u:system_r:container_t:s0",
+}
 
 
 async def test_recorded_as_podman_records_it(store: Store, config: StoreConfig) -> None:
@@ -130,3 +137,127 @@ async def test_volatile_containers_of_others_are_seen_and_kept(store: Store, con
     await store.remove_container("one")
     assert path.read_bytes() == data
     assert [container.id for container in await store.containers()] == [theirs.id]
+
+
+async def test_everything_a_container_can_be(store: Store, config: StoreConfig) -> None:
+    await commit_image(store, "localhost/app:1", BASE)
+    spec = ContainerSpec(
+        names=("two", "three", "two"),
+        metadata="of my own",
+        mount_options=("nodev", "noatime"),
+        flags=(("Mine", 1),),
+        big_data=(("state", b"{}"), ("Odd Key", b"")),
+        mount_label=MOUNT_LABEL,
+        process_label=PROCESS_LABEL,
+    )
+    container = await store.create_container("app:1", "one", spec=spec)
+    assert container.names == ("one", "two", "three")
+    assert container.metadata == "of my own"
+    assert container.flags == {
+        "Mine": 1,
+        "MountLabel": MOUNT_LABEL,
+        "MountOpts": ["nodev", "noatime"],
+        "ProcessLabel": PROCESS_LABEL,
+    }
+    layer = await store.layer(container.layer)
+    assert (layer.names, layer.mount_label, layer.volatile) == (("one-layer",), MOUNT_LABEL, False)
+    assert container.big_data_names == ("state", "Odd Key")
+    assert container.big_data_sizes == {"state": 2, "Odd Key": 0}
+    files = config.graph_root / "overlay-containers" / container.id
+    assert sorted(os.listdir(files)) == ["=T2RkIEtleQ==", "state"]
+    assert {path.stat().st_mode & 0o7777 for path in files.iterdir()} == {0o600}
+    for target in ("one", "two", "three"):
+        assert (await store.container(target)).id == container.id
+    with pytest.raises(StoreError, match="three"):
+        await store.create_container("app:1", "three")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"names": ("",)},
+        {"names": ("a/b",)},
+        {"mount_label": "alone"},
+        {"process_label": "alone"},
+        {"big_data": (("", b""),)},
+        {"big_data": (("x" * 300, b""),)},
+    ],
+)
+def test_what_no_container_can_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        ContainerSpec(**wrong)
+
+
+async def test_on_nothing(store: Store, config: StoreConfig) -> None:
+    container = await store.create_container(None)
+    assert re.fullmatch("container-[0-9a-f]{8}", container.names[0])
+    assert container.image == ""
+    assert (await store.layer(container.layer)).parent is None
+    (record,) = orjson.loads((config.graph_root / "overlay-containers/containers.json").read_bytes())
+    assert record["image"] == ""
+    await store.remove_container(container)
+    assert await store.layers() == []
+
+
+async def test_a_volatile_one_is_recorded_where_a_reboot_may_lose_it(store: Store, config: StoreConfig) -> None:
+    await commit_image(store, "localhost/app:1", BASE)
+    container = await store.create_container("app:1", spec=ContainerSpec(names=("one",), is_volatile=True))
+    assert container.volatile
+    assert container.flags["Volatile"] is True
+    assert (await store.layer(container.layer)).volatile
+    assert not (config.graph_root / "overlay-containers/containers.json").read_bytes().strip(b"[]")
+    (layer,) = orjson.loads((config.graph_root / "overlay-layers/volatile-layers.json").read_bytes())
+    assert "flags" not in layer
+    await store.set_container_data("one", {"state": b"1"})
+    assert (await store.container("one")).volatile
+    await store.remove_container("one")
+    assert (config.graph_root / "overlay-layers/volatile-layers.json").read_bytes() == b"[]"
+
+
+async def test_items_come_and_change(store: Store) -> None:
+    await store.create_container(None, "one")
+    await store.set_container_data("one", {"a": b"1", "b": b"2"})
+    changed = await store.set_container_data("one", {"a": b"123"})
+    assert changed == await store.container("one")
+    assert changed.big_data_names == ("a", "b")
+    assert changed.big_data_sizes == {"a": 3, "b": 1}
+    assert changed.big_data_digests["a"] == f"sha256:{hashlib.sha256(b'123').hexdigest()}"
+    assert [await store.container_data("one", key) for key in ("a", "b")] == [b"123", b"2"]
+    with pytest.raises(NotInStoreError, match="'c'"):
+        await store.container_data("one", "c")
+    with pytest.raises(NotInStoreError):
+        await store.set_container_data("two", {"a": b""})
+    with pytest.raises(UsageError):
+        await store.set_container_data("one", {"": b""})
+
+
+async def test_an_item_that_cannot_be_written(store: Store, config: StoreConfig) -> None:
+    container = await store.create_container(None, "one")
+    (config.graph_root / "overlay-containers" / container.id).touch()
+    with pytest.raises(StoreError):
+        await store.set_container_data("one", {"a": b"1"})
+    assert await store.container("one") == container
+
+
+async def test_directories_last_as_long_as_the_container(store: Store, config: StoreConfig) -> None:
+    container = await store.create_container(None, "one")
+    data, run = await store.container_directory("one"), await store.container_run_directory(container)
+    assert data == config.graph_root / "overlay-containers" / container.id / "userdata"
+    assert run == config.run_root / "overlay-containers" / container.id / "userdata"
+    for path in (data, data.parent, run, run.parent):
+        assert path.stat().st_mode & 0o7777 == 0o700
+    (data / "state").write_bytes(b"mine")
+    assert await store.container_directory("one") == data
+    await store.remove_container("one")
+    assert not data.parent.exists()
+    assert not run.parent.exists()
+
+
+@pytest.mark.root
+async def test_what_is_mounted_in_its_directory_goes_with_it(store: Store) -> None:
+    await store.create_container(None, "one")
+    shm = await store.container_directory("one") / "shm"
+    shm.mkdir()
+    kernel.mount("tmpfs", shm, "tmpfs", 0)
+    await store.remove_container("one")
+    assert not shm.parent.parent.exists()

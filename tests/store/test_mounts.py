@@ -15,6 +15,8 @@ import pytest
 from asyncpull import kernel
 from asyncpull.errors import InUseError, MountError, NotInStoreError, StoreCorruptError
 from asyncpull.lockfile import LockMode, locked
+from asyncpull.store.containers import ContainerSpec
+from asyncpull.store.mounts import MountRequest
 from asyncpull.store.records import format_json, parse_array
 from asyncpull.store.store import Store
 from tests.store.made import GOLDEN, commit_image, config_at, leftovers
@@ -399,3 +401,57 @@ asyncio.run(main(Path(sys.argv[1])))
         pytest.skip(f"an ordinary user gets no user namespace here: {done.stdout[5:]}")
     assert done.stdout.splitlines() == ["['b', 'etc'] []", "['a']", "[]"], done.stderr
     assert leftovers(place / "g") == []
+
+
+async def test_a_container_read_only(store: Store, config: StoreConfig) -> None:
+    await commit_image(store, "localhost/app:1", BASE)
+    await store.create_container("app:1", "one")
+    await store.create_container("app:1", "ro", spec=ContainerSpec(mount_options=("ro", "noexec")))
+    async with store.mounted("one") as path:
+        (path / "written").write_bytes(b"x")
+    for target, request in (("one", MountRequest(read_only=True)), ("one", MountRequest(words=("ro",))), ("ro", None)):
+        async with store.mounted(target, request) as path:
+            assert (path / "written").exists() == (target == "one")
+            with pytest.raises(OSError, match="Read-only"):
+                (path / "new").touch()
+            assert bool(os.statvfs(path).f_flag & os.ST_NOEXEC) == (target == "ro")
+    assert counts(config) == {}
+
+
+async def test_what_is_mounted_read_only_is_not_handed_out_as_writable(store: Store, config: StoreConfig) -> None:
+    await commit_image(store, "localhost/app:1", BASE)
+    made = await store.create_container("app:1", "one")
+    for first, second in ((MountRequest(read_only=True), None), (None, MountRequest(read_only=True))):
+        await store.mount("one", first)
+        with pytest.raises(MountError, match="already") as caught:
+            await store.mount("one", second)
+        assert caught.value.hint
+        assert counts(config) == {made.layer: 1}
+        await store.unmount("one")
+    assert mounts_of(config) == []
+
+
+async def test_options_replace_the_recorded_ones(store: Store) -> None:
+    await store.create_container(None, "one", spec=ContainerSpec(mount_options=("nosuid",)))
+    flags = []
+    for request in (None, MountRequest(words=("nodev",))):
+        async with store.mounted("one", request) as path:
+            flags.append(os.statvfs(path).f_flag & (os.ST_NOSUID | os.ST_NODEV))
+    assert flags == [os.ST_NOSUID, os.ST_NODEV]
+
+
+@pytest.mark.skipif(kernel.has_selinux(), reason="this kernel has SELinux, and takes only labels of its policy")
+async def test_labels_mean_nothing_without_selinux(store: Store) -> None:
+    label = "system_u:object_r:container_file_t:s0:c1"
+    made = await store.create_container(None, "one", spec=ContainerSpec(mount_label=label, process_label=label))
+    assert (await store.layer(made.layer)).mount_label == label
+    async with store.mounted("one", MountRequest(label=label)) as path:
+        (path / "written").touch()
+
+
+async def test_volatile_containers_are_mounted_without_syncs(store: Store) -> None:
+    await store.create_container(None, "one", spec=ContainerSpec(is_volatile=True))
+    for _ in range(2):
+        async with store.mounted("one") as path:
+            (line,) = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {path} " in line]
+            assert "volatile" in line

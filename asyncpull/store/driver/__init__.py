@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """How a layer is wanted. ``words`` replace the configured mount options; ``volatile``: no sync is ever needed.
+    """How a layer is wanted.
 
-    ``mappings`` give the files of the layers below it other owners in what is mounted.
+    ``words`` of mount(8) replace the configured mount options; ``ro`` among them wins over ``writable``. ``context`` is
+    the SELinux label or "". ``volatile``: no sync is ever needed. ``mappings`` give the files of the layers below it
+    other owners in what is mounted.
     """
 
     writable: bool = False
@@ -31,6 +33,11 @@ class MountOptions:
     context: str = ""
     volatile: bool = False
     mappings: IDMappings = NO_MAPPINGS
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether writing goes to the layer."""
+        return self.writable and "ro" not in self.words
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,16 +153,16 @@ class OverlayDriver:
                 lowers += [self.home / lower / "diff", *_rotated(self.home / lower)]
             lowers = lowers or [directory / "empty"]
             make_directory(directory / "merged", 0o700)
-        if not how.writable:
+        if not how.is_writable:
             lowers.insert(0, directory / "diff")
         words = [*(how.words or self._options), *self._required]
-        words += [] if how.writable else ["ro"]
+        words += [] if how.is_writable or "ro" in words else ["ro"]
         words += ["volatile"] if how.volatile and "volatile" not in words else []
         return MountPlan(
             target=directory / "merged",
             lowers=tuple(lowers),
-            upper=directory / "diff" if how.writable else None,
-            work=directory / "work" if how.writable else None,
+            upper=directory / "diff" if how.is_writable else None,
+            work=directory / "work" if how.is_writable else None,
             options=tuple(words),
             context=how.context,
             mappings=how.mappings,
