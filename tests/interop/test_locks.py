@@ -1,15 +1,18 @@
-"""Our locks and podman's exclude each other (format, 13.4, point 7)."""
+"""Our locks and podman's exclude each other, and die with their holders (format, 13.4, point 7)."""
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
+import os
+import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.lockfile import LockMode, locked
+from asyncpull.lockfile import LockMode, LockWait, hearing_waits, locked
 from tests.support.filelocks import wait_for_waiter
 from tests.support.images import image
 from tests.support.peers import TIMEOUT
@@ -68,3 +71,31 @@ def test_we_wait_for_podman(store: SharedStore, registry: Registry, pulled: str,
     assert out.strip() == wanted.id
     assert {each["Id"] for each in json.loads(store.podman("images", "--format", "json"))} == {pulled, wanted.id}
     store.check()
+
+
+async def test_a_podman_that_is_killed_frees_its_locks(store: SharedStore, pulled: str) -> None:
+    """While it waits for the lock of the mount counts it has that of the layers; we hear from whom we wait, by name."""
+    layers_lock = store.root / "overlay-layers/layers.lock"
+    counts_lock = store.run_root / "overlay-layers/mountpoints.lock"
+    store.podman("images")  # which makes the run root
+    heard: list[LockWait] = []
+    async with locked(counts_lock, LockMode.EXCLUSIVE):
+        process = store.peer.start(*store.podman_command, "images", "-q")
+        await asyncio.to_thread(wait_for_waiter, counts_lock, process)
+        with hearing_waits(heard.append, patience=0.01):
+            ours = asyncio.create_task(_take(layers_lock))
+        while not heard:
+            await asyncio.sleep(0.01)
+        (holder,) = heard[0].holders
+        assert "podman" in holder.command
+        assert not ours.done()
+        os.kill(holder.pid, signal.SIGKILL)
+        await ours
+    process.communicate(timeout=TIMEOUT)
+    assert store.podman("images", "-q", "--no-trunc") == f"sha256:{pulled}"
+    store.check()
+
+
+async def _take(path: Path) -> None:
+    async with locked(path, LockMode.EXCLUSIVE):
+        pass

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 FULL = os.environ.get("ASYNCPULL_TEST_FULL") == "1"
-SECONDS = 600 if FULL else 12
+SECONDS = 600 if FULL else 8
 OURS, THEIRS = 8, 2
 IMAGES = 10
 
