@@ -45,16 +45,20 @@ class Catalog:
     async def layers(self) -> list[LayerRecord]:
         """All complete layers, in the order of the records. Takes layers.lock, shared.
 
-        Exclusively for a moment if there are incomplete ones, which are then removed.
+        Exclusively for a moment if there are incomplete ones, which are then removed. Raises StoreCorruptError,
+        StoreError.
         """
         return list((await self._layer_rows()).by_id.values())
 
     async def images(self) -> list[ImageRecord]:
-        """All images. Takes images.lock, shared."""
+        """All images. Takes images.lock, shared. Raises StoreCorruptError, StoreError."""
         return list((await self._sections.read(self._sections.images.table)).by_id.values())
 
     async def containers(self) -> list[ContainerRecord]:
-        """All containers, also those that a reboot may lose. Takes containers.lock, shared."""
+        """All containers, also those that a reboot may lose. Takes containers.lock, shared.
+
+        Raises StoreCorruptError, StoreError.
+        """
         return list((await self._sections.read(self._sections.containers.table)).by_id.values())
 
     async def layer(self, target: str) -> LayerRecord:
@@ -93,12 +97,15 @@ class Catalog:
     async def image(self, target: str) -> ImageRecord:
         """The image that podman would find: by ID, name, name with digest, beginning of an ID, end of a name.
 
-        Raises NotInStoreError, StoreError.
+        Takes images.lock, shared. Raises NotInStoreError, StoreError.
         """
         return require(find_image(await self._sections.read(self._sections.images.table), target), "image", target)
 
     async def container(self, target: str) -> ContainerRecord:
-        """The container with this ID, name, or beginning of an ID. Raises NotInStoreError, StoreError."""
+        """The container with this ID, name, or beginning of an ID. Takes containers.lock, shared.
+
+        Raises NotInStoreError, StoreError.
+        """
         return find_container(await self._sections.read(self._sections.containers.table), target)
 
     async def big_data(self, image: ImageRecord, key: str) -> bytes:
@@ -148,13 +155,19 @@ class Catalog:
             return await sections.work(sections.containers.make_directory, place(found.id))
 
     async def snapshot(self) -> StoreSnapshot:
-        """Layers and images at one moment, for a plan. Takes layers.lock, then images.lock, shared."""
+        """Layers and images at one moment, for a plan. Takes layers.lock, then images.lock, shared.
+
+        Raises StoreCorruptError, StoreError.
+        """
         layers = await self._layer_rows()
         images = await self._sections.read(self._sections.images.table)
         return StoreSnapshot(layers.by_id, images.by_id)
 
     async def status(self) -> StoreStatus:
-        """Driver, roots, counts, sizes, versions. Takes each lock for a moment, shared."""
+        """Driver, roots, counts, sizes in bytes, versions. Takes each lock of records for a moment, shared.
+
+        Raises StoreCorruptError, StoreError.
+        """
         snapshot, containers = await self.snapshot(), await self._sections.read(self._sections.containers.table)
         mounts = len(await self.mounts())
         with disk_errors(self.config.graph_root):
@@ -171,7 +184,7 @@ class Catalog:
         return self._sections.layers.tar_split_path(layer_id)
 
     async def mounts(self) -> list[MountRecord]:
-        """What is mounted, as it is counted. Takes mountpoints.lock, shared."""
+        """What is mounted, as it is counted. Takes mountpoints.lock, shared. Raises StoreError."""
         sections = self._sections
         await sections.work(sections.mounts.prepare)
         async with locked(sections.mounts.lock_path, LockMode.SHARED):

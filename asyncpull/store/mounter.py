@@ -45,7 +45,10 @@ class Mounter(Catalog):
 
     @asynccontextmanager
     async def mounted(self, target: MountTarget, request: MountRequest | None = None) -> AsyncIterator[Path]:
-        """``mount`` for the time of the body; unmounted afterwards in every case, cancellation included."""
+        """``mount`` for the time of the body; unmounted afterwards in every case, cancellation included.
+
+        No lock is held while the body runs. Raises what ``mount`` raises.
+        """
         layer_id, container = await self._layer_to_mount(target)
         path = await self._mount(layer_id, container, request or MountRequest())
         try:

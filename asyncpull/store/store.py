@@ -61,6 +61,7 @@ class Store(Upkeep, Exporter):
         """Open a store, making it if there is none, and clear away what dead programs left in it.
 
         Without ``config`` it is what ``load_config`` finds; ``root`` and ``run_root`` win over either.
+        Holds no lock of the store, then or later; those of abandoned temporary directories are only tried.
         Raises ConfigurationError, StoreWriteError, NoSpaceError, StoreError.
         """
         if config is None:
@@ -92,7 +93,8 @@ class Store(Upkeep, Exporter):
     async def image_lock(self, digest: Digest) -> AsyncIterator[None]:
         """Be the only one, among all processes of asyncpull, to pull the manifest ``digest`` into this store.
 
-        Advisory: no other method looks at it. Waits as long as it takes; a task holds at most one of these.
+        Advisory: no other method looks at it. Waits as long as it takes; a task holds at most one of these, and takes
+        it before any lock of the store. Raises StoreWriteError, StoreError.
         """
         path = self._private / "locks" / f"{digest.algorithm}-{digest.encoded}"
         while True:

@@ -34,7 +34,7 @@ def test_these_are_the_methods() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_says_what_it_raises_and_what_it_locks(name: str) -> None:
-    text = inspect.getdoc(METHODS[name]) or ""
+    text = " ".join((inspect.getdoc(METHODS[name]) or "").split())
     assert "Raises " in text, f"{name} does not say what it raises"
     assert "lock" in text, f"{name} does not say which locks it takes"
 
