@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.damages import CASES, ODD, PLAIN, Victim
 from tests.support.images import image
 from tests.support.odd_layers import ACCEPTED, BETTER
 from tests.support.samples import base_layer, odd_layer, removing_layer, rich_image
+from tests.support.stores import SharedStore, workplace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from tests.support.docker_registry import Registry
-    from tests.support.stores import SharedStore
+    from tests.support.peers import Peer
 
 pytestmark = pytest.mark.root
 
@@ -32,3 +40,53 @@ def test_silent_on_what_podman_wrote(store: SharedStore, registry: Registry) -> 
     store.podman("unmount", name)
     store.podman("rm", name)
     assert store.asyncpull("check", "--max", "0s") == ""
+
+
+@pytest.fixture(scope="module")
+def sound(newest: Peer, registry: Registry) -> Iterator[Path]:
+    """A store that we wrote, with both images and a container."""
+    odd, plain = (registry.push(f"check/{tag}", "1", each) for tag, each in (("victim", ODD), ("plain", PLAIN)))
+    with workplace(newest) as directory:
+        store = SharedStore(newest, directory)
+        store.pull(odd)
+        store.pull(plain)
+        store.asyncpull("create", plain, "--name", "c")
+        yield store.root
+
+
+# One of every sort, for podman takes a second for each. All kinds are tried without it in tests/store/check.
+_SOME = {
+    "files that stack layers": ("link-truncated", "short-name-missing", "lower-missing", "work-missing", "stray-tree"),
+    "big data": ("manifest-altered",),
+    "sizes": ("data-size-off",),
+    "records": ("parent-not-recorded",),
+    "a layer of nobody": ("layer-of-nobody",),
+    "an archive": ("tar-split-truncated",),
+    "a tree": ("file-altered", "setuid-lost", "file-too-many", "hard-link-cut"),
+    "a config": ("config-missing",),
+    "a tree of a container": ("tree-of-a-container-missing",),
+    "a container": ("container-of-no-image",),
+}
+
+
+_ALL = {name: (name,) for name, case in CASES.items() if not case.is_hopeless}
+_TRIED = _ALL if os.environ.get("ASYNCPULL_TEST_FULL") else _SOME
+
+
+@pytest.mark.parametrize("names", _TRIED.values(), ids=_TRIED.keys())
+def test_podman_agrees_after_a_repair(newest: Peer, sound: Path, names: tuple[str, ...]) -> None:
+    cases = [CASES[name] for name in names]
+    force = [*(("--force",) if any(case.force for case in cases) else ())]
+    with workplace(newest) as directory:
+        store = SharedStore(newest, directory)
+        subprocess.run(["cp", "-a", sound, store.root], check=True)
+        for case in cases:
+            case.do(Victim(store.root))
+
+        found = json.loads(store.asyncpull("check", "--json", "--max", "0s", expect=1))["findings"]
+        assert {case.damage.value for case in cases} <= {finding["damage"] for finding in found}
+        store.asyncpull("check", "--repair", *force, "--max", "0s")
+
+        store.check("--max", "0s")
+        kept = frozenset.intersection(*(case.images for case in cases))
+        assert {str(record["id"]) for record in store.image_records()} == kept

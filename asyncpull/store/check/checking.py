@@ -198,8 +198,13 @@ def _left_behind(path: Path) -> Finding:
 
 def _check_trees(sections: Sections, inventory: Inventory) -> Iterator[Finding]:
     driver = sections.driver
-    stack = read_stack(driver, inventory.layers)
-    yield from check_stack(inventory, stack, read_short_names(driver.home, inventory.short_names))
+    if driver.is_layered:
+        stack = read_stack(driver, inventory.layers)
+        yield from check_stack(inventory, stack, read_short_names(driver.home, inventory.short_names))
+    else:
+        for layer_id in inventory.layers.keys() - inventory.trees:
+            where = str(driver.diff_path(layer_id))
+            yield Finding(Damage.TREE_MISSING, Subject.LAYER, layer_id, where, "its tree is missing", Remedy.REMOVE)
     for layer in inventory.layers.values():
         path = sections.layers.tar_split_path(layer.id)
         if layer.diff_digest and not layer.toc_digest and not layer.is_incomplete and not path.is_file():

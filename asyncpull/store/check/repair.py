@@ -47,7 +47,7 @@ async def repair(sections: Sections, findings: Sequence[Finding], *, force: bool
     """
     remake = [finding for finding in findings if finding.remedy is Remedy.REMAKE]
     await recount(sections, remake)
-    if any(finding.subject is Subject.LAYER for finding in remake):
+    if sections.driver.is_layered and any(finding.subject is Subject.LAYER for finding in remake):
         async with sections.writing_layers() as layers:
             await sections.work(_mend_layers, sections, layers)
     images_to_mend = {finding.id for finding in remake if finding.subject is Subject.IMAGE}
