@@ -47,6 +47,7 @@ _VERBS = {
     "gc": ("upkeep", "Remove what nobody needs."),
     "diff": ("export", "List what a container, image or layer changed, or how two of them differ."),
     "changes": ("export", "List all that a container or layer changes in the layer below it."),
+    "commit": ("commit", "Make an image of a container."),
     "export": ("export", "Write the exact tar of a layer, or of what a container changed."),
     "unshare": ("unshare", "Run a command in the user namespace of a rootless store."),
     "demo": ("demo", "Pull, mount and list an image in a store of its own."),

@@ -12,7 +12,7 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from asyncpull.errors import DigestMismatchError, NotInStoreError, StoreError
-from asyncpull.store.archive import changes_archive, layer_archive
+from asyncpull.store.archive import changes_archive, layer_archive, same_owner
 from asyncpull.store.files import disk_errors
 from asyncpull.store.idmap import to_container
 from asyncpull.store.mounter import Mounter
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
     from pathlib import Path
 
+    from asyncpull.store.archive import Owner
     from asyncpull.store.driver import Driver
     from asyncpull.store.mounter import MountTarget
     from asyncpull.tree.changes import Change
@@ -45,18 +46,20 @@ class Exporter(Mounter):
         compared, also the locks of ``mount``. Raises NotInStoreError, MountError, StoreError.
         """
         layer = await self._layer_of(target)
-        base = layer.parent if parent is None else (await self._layer_of(parent)).id
+        below = await self._layer_below(layer, parent)
+        owner = owner_in(layer, below)
+        base = None if below is None else below.id
         driver, sections = self._sections.driver, self._sections
         if base == layer.parent and self._tells_by_marks:
             lowers = [*layer_roots(driver, layer.id)[1:], *await self._trees_below(layer)]
             diff = self.diff_path(layer.id)
-            found = await sections.chore(_translated, diff, layer_changes, diff, lowers, driver.marks)
+            found = await sections.chore(_translated, diff, layer_changes, diff, lowers, driver.marks, owner)
             if found is not None:
                 return found
         async with AsyncExitStack() as stack:
             new = await self._whole_tree(layer.id, stack)
             old = None if base is None else await self._whole_tree(base, stack)
-            return await sections.chore(_translated, new, tree_changes, new, old)
+            return await sections.chore(_translated, new, tree_changes, new, old, owner)
 
     async def export(self, target: MountTarget) -> AsyncGenerator[bytes, None]:
         """Yield the tar stream of a layer, of the top layer of an image, or of the writable layer of a container.
@@ -84,12 +87,15 @@ class Exporter(Mounter):
         if await sections.work(tar_split.exists):
             return _verified(rebuild_layer(tar_split, layer_roots(driver, layer.id)), layer)
         diff = self.diff_path(layer.id)
-        owner = owner_inside(layer)
+        owner = owner_in(layer, None)
         if self._tells_by_marks and not await sections.chore(_translated, diff, leans_on_others, diff):
             return layer_archive(diff, driver.marks, owner)
         new = await self._whole_tree(layer.id, stack)
         old = None if layer.parent is None else await self._whole_tree(layer.parent, stack)
-        return changes_archive(new, await sections.chore(_translated, new, tree_changes, new, old), owner)
+        changes = await sections.chore(
+            _translated, new, tree_changes, new, old, owner_in(layer, await self._layer_below(layer))
+        )
+        return changes_archive(new, changes, owner)
 
     @property
     def _tells_by_marks(self) -> bool:
@@ -107,6 +113,11 @@ class Exporter(Mounter):
             return target
         layer_id, _ = await self._layer_to_mount(target)
         return await self.layer(layer_id)
+
+    async def _layer_below(self, layer: LayerRecord, parent: MountTarget | None = None) -> LayerRecord | None:
+        if parent is not None:
+            return await self._layer_of(parent)
+        return None if layer.parent is None else await self.layer(layer.parent)
 
     async def _trees_below(self, layer: LayerRecord) -> list[Path]:
         """The trees of all layers below one, the nearest first."""
@@ -131,8 +142,13 @@ def layer_roots(driver: Driver, layer_id: str) -> list[Path]:
     return [first, *takewhile(lambda path: path.is_dir(), (first.with_name(f"diff{number}") for number in count(1)))]
 
 
-def owner_inside(layer: LayerRecord) -> Callable[[int, int], tuple[int, int]]:
-    """How the owner of a file in the tree of a layer is called in its archive."""
+def owner_in(layer: LayerRecord, other: LayerRecord | None) -> Owner:
+    """Who the owner of a file in the tree of ``layer`` is in that of ``other``, or in an archive.
+
+    ID mappings count unless both have the same.
+    """
+    if not layer.mappings or (other is not None and other.mappings == layer.mappings):
+        return same_owner
 
     def owner(uid: int, gid: int) -> tuple[int, int]:
         try:

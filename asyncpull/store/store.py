@@ -16,10 +16,10 @@ from asyncpull.spec.reference import parse_reference
 from asyncpull.store import commit as committing
 from asyncpull.store.catalog import find_container, require
 from asyncpull.store.config import StoreConfig, StoreOverrides, load_config
+from asyncpull.store.containercommit import CommitOptions, Packer, check_options, image_of
 from asyncpull.store.containers import ContainerSpec, checked_key
 from asyncpull.store.creation import create_container
 from asyncpull.store.driver.choice import open_driver
-from asyncpull.store.exporter import Exporter
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.store.images import find_image, own_name
 from asyncpull.store.removal import name_to_untag, remove_container, remove_image, users_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from asyncpull.store.views import ContainerRecord, ImageRecord
 
 
-class Store(Upkeep, Exporter):
+class Store(Upkeep, Packer):
     """An open store; made by ``Store.open``, and of no use after its body.
 
     Where podman and an obvious reading of a request differ, podman is followed: an image named by one of several names
@@ -187,7 +187,8 @@ class Store(Upkeep, Exporter):
             spec = replace(spec, names=(name, *spec.names))
         found = await self.image(image) if isinstance(image, str) else image
         async with self.stage() as staging:
-            staged = await self._sections.chore(staging.new_layer, found.layer if found else None)
+            staged = await self.new_layer(staging, found.layer if found else None)
+            await self._sections.chore(staged.copy_base, in_userns=self.config.rootless)
             async with self._sections.writing_everything() as every:
                 return await self._sections.work(create_container, every, staged, found.id if found else None, spec)
 
@@ -200,6 +201,25 @@ class Store(Upkeep, Exporter):
         async with self._sections.writing_containers() as containers:
             found = find_container(containers.rows, _id_of(container))
             return await self._sections.work(containers.set_big_data, found.id, pairs)
+
+    async def commit_container(
+        self, container: ContainerRecord | str, options: CommitOptions | None = None
+    ) -> ImageRecord:
+        """Make an image of a container: what it changed as a new layer, on the layers of its image.
+
+        The tree is copied and hashed without any lock, while the container may go on; then as ``commit``, with its
+        locks. Where trees must be mounted to be compared, also the locks of ``mount`` are taken for a moment.
+        Raises UsageError for options that cannot be meant, NotInStoreError, UnsupportedMemberError for what no layer
+        can hold, DocumentError if the config of its image is none, MountError, StoreError, and what ``commit`` raises.
+        """
+        options = options or CommitOptions()
+        check_options(options)
+        found = await self.container(_id_of(container))
+        layer = await self.layer(found.layer)
+        base = await self._base_of(found, layer)
+        async with self.stage() as staging:
+            staged, packed = await self._pack(staging, layer)
+            return await self.commit(staging, image_of(base, staged, packed, options))
 
     async def remove_container(self, container: ContainerRecord | str, *, force: bool = False) -> None:
         """Remove a container and its layer; ``force`` unmounts it first.

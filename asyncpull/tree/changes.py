@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from asyncpull.tree.confine import Root
 from asyncpull.tree.marks import is_opaque, is_whiteout
 from asyncpull.tree.walk import join, walk
-from asyncpull.tree.xattrs import path_of, read_xattrs
+from asyncpull.tree.xattrs import adopted, path_of, read_xattrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,11 +71,17 @@ class _Upper:
     leans: bool = False
 
 
-def layer_changes(upper: Path, lowers: Sequence[Path], marks: Marks) -> list[Change] | None:
+def layer_changes(
+    upper: Path,
+    lowers: Sequence[Path],
+    marks: Marks,
+    owner: Callable[[int, int], Owner] = lambda uid, gid: (uid, gid),
+) -> list[Change] | None:
     """What the tree of a layer changes in the trees below it, the nearest first. ``marks`` are those of the kernel.
 
-    None if the tree alone does not tell (a directory was renamed without its content, a file has only its metadata
-    here): then what is mounted must be compared. Raises OSError.
+    ``owner`` says whose of those below an owner in ``upper`` is. None if the tree alone does not tell (a directory was
+    renamed without its content, a file has only its metadata here): then what is mounted must be compared.
+    Raises OSError.
     """
     tree = _read_upper(upper, marks)
     if tree.leans:
@@ -87,7 +93,7 @@ def layer_changes(upper: Path, lowers: Sequence[Path], marks: Marks) -> list[Cha
         kind = ChangeKind.ADDED if old is None else ChangeKind.MODIFIED
         if is_whiteout(info) or (path in tree.opaque and old is not None):
             kind = ChangeKind.DELETED
-        elif old is not None and _is_same_directory(old, info):
+        elif old is not None and _is_same_directory(old, info, owner):
             continue
         changes[path] = kind
         if kind is not ChangeKind.MODIFIED:
@@ -131,6 +137,45 @@ def leans_on_others(upper: Path) -> bool:
             _leans(fd) or any(not is_directory and _leans(path_of(fd, name)) for name, is_directory in listing)
             for _, fd, listing in walk(root)
         )
+
+
+def tidy_layer(tree: Path, lowers: Sequence[Path], marks: Marks) -> None:
+    """Make the copy of a writable layer's tree what its archive would be extracted to.
+
+    Taken away are marks for what none of ``lowers`` has, what overlay noted for itself, and sockets; times before 1970
+    become 1970, as in every layer. Raises OSError.
+    """
+    below = _find_below(_read_upper(tree, marks), lowers, marks)
+    with Root(tree) as root:
+        for path, fd, listing in walk(root):
+            before = os.fstat(fd)
+            for name, is_directory in listing:
+                info = os.lstat(name, dir_fd=fd)
+                is_needed = join(path, name) in below
+                if stat.S_ISSOCK(info.st_mode) or (is_whiteout(info) and not is_needed):
+                    os.unlink(name, dir_fd=fd)
+                    os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+                    continue
+                _drop_notes(path_of(fd, name), marks.opaque_name if is_directory and is_needed else None)
+                if info.st_mtime_ns < 0:
+                    os.utime(name, ns=(0, 0), dir_fd=fd, follow_symlinks=False)
+
+
+def drop_sockets(tree: Path) -> None:
+    """Take away what no archive can hold. Raises OSError."""
+    with Root(tree) as root:
+        for _, fd, listing in walk(root):
+            before = os.fstat(fd)
+            for name, is_directory in listing:
+                if not is_directory and stat.S_ISSOCK(os.lstat(name, dir_fd=fd).st_mode):
+                    os.unlink(name, dir_fd=fd)
+                    os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _drop_notes(target: bytes, kept: bytes | None) -> None:
+    found = read_xattrs(target)
+    for name in found.keys() - adopted(found).keys() - {kept}:
+        os.removexattr(target, name, follow_symlinks=False)
 
 
 def _read_upper(upper: Path, marks: Marks) -> _Upper:
@@ -218,14 +263,14 @@ def _compare(name: bytes, new: int, old: int | None, owner: Callable[[int, int],
 
 
 def _attributes(target: bytes) -> dict[bytes, bytes]:
-    return {name: value for name, value in read_xattrs(target).items() if b".overlay." not in name}
+    return adopted(read_xattrs(target))
 
 
-def _is_same_directory(old: os.stat_result, new: os.stat_result) -> bool:
+def _is_same_directory(old: os.stat_result, new: os.stat_result, owner: Callable[[int, int], Owner]) -> bool:
     return (
         stat.S_ISDIR(old.st_mode)
         and (old.st_mode, old.st_size) == (new.st_mode, new.st_size)
-        and (old.st_uid, old.st_gid) == (new.st_uid, new.st_gid)
+        and (old.st_uid, old.st_gid) == owner(new.st_uid, new.st_gid)
         and _is_same_time(old, new)
     )
 

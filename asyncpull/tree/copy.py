@@ -6,16 +6,22 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.tree.changes import ChangeKind
 from asyncpull.tree.confine import Root
 from asyncpull.tree.failure import store_error
-from asyncpull.tree.marks import OPAQUE_NAMES
+from asyncpull.tree.marks import AUFS_PREFIX, OPAQUE_NAMES, Marks
 from asyncpull.tree.walk import join, walk
 from asyncpull.tree.xattrs import apply_xattrs, path_of, read_xattrs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from asyncpull.tree.changes import Change
 
 _FICLONE: Final = 0x40049409
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -24,36 +30,75 @@ _AT_ONCE: Final = 1 << 30
 _UNABLE: Final = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
 
 
-def copy_tree(source: Path, destination: Path, *, is_whole: bool = False, in_userns: bool = False) -> None:
+Owner = Callable[[int, int], tuple[int, int]]
+"""Says whose a file is in the copy, by user and group of the original."""
+
+
+def copy_tree(
+    source: Path,
+    destination: Path,
+    *,
+    is_whole: bool = False,
+    in_userns: bool = False,
+    owner: Owner | None = None,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> None:
     """Copy everything below ``source`` into the empty directory ``destination``.
 
     Kept: content, modes, owners, times, hard links among the copied, extended attributes, devices, overlay's marks.
     Of the root itself only an opaque mark is copied; its mode and owner come from the parent layer (format 4.2). Unless
-    the tree ``is_whole``: then the root is copied like all other directories. Raises StoreError.
+    the tree ``is_whole``: then the root is copied like all other directories. Owners can be changed by ``owner``.
+    ``checkpoint`` is called for every entry; what it raises ends the copying. Raises StoreError.
     """
     with Root(source) as source_root, Root(destination) as destination_root:
-        copier = _Copier(source_root, destination_root, is_whole=is_whole, in_userns=in_userns)
+        copier = _Copier(source_root, destination_root, is_whole=is_whole, in_userns=in_userns, owner=owner)
         try:
-            copier.run()
+            copier.run(checkpoint)
+        except OSError as error:
+            raise store_error(error, os.path.join(destination, os.fsdecode(copier.path))) from error
+
+
+def copy_changes(
+    source: Path,
+    destination: Path,
+    changes: Sequence[Change],
+    marks: Marks,
+    *,
+    in_userns: bool = False,
+    owner: Owner | None = None,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> None:
+    """Copy what was changed in the complete tree ``source`` into the empty ``destination``, with marks for the rest.
+
+    ``changes`` have parents before children, as ``tree_changes`` has them. Otherwise as ``copy_tree``.
+    """
+    with Root(source) as source_root, Root(destination) as destination_root:
+        copier = _Copier(source_root, destination_root, is_whole=False, in_userns=in_userns, owner=owner)
+        try:
+            copier.run_changes(changes, marks, checkpoint)
         except OSError as error:
             raise store_error(error, os.path.join(destination, os.fsdecode(copier.path))) from error
 
 
 class _Copier:
-    def __init__(self, source: Root, destination: Root, *, is_whole: bool, in_userns: bool) -> None:
+    def __init__(
+        self, source: Root, destination: Root, *, is_whole: bool, in_userns: bool, owner: Owner | None = None
+    ) -> None:
         self._source, self._destination = source, destination
+        self._owner = owner or (lambda uid, gid: (uid, gid))
         self._is_whole, self._in_userns = is_whole, in_userns
         self._can_clone = self._can_copy = True
         self._linked: dict[tuple[int, int], bytes] = {}
         self.path = b""
 
-    def run(self) -> None:
+    def run(self, checkpoint: Callable[[], None]) -> None:
         """Make every directory private while it is filled; only then does it get what children could inherit."""
         for path, source, listing in walk(self._source):
             self.path = path
             destination = self._destination.open_directory(path)
             try:
                 for name, is_directory in listing:
+                    checkpoint()
                     self.path = join(path, name)
                     if is_directory:
                         os.mkdir(name, 0o700, dir_fd=destination)
@@ -63,6 +108,38 @@ class _Copier:
                 self._finish_directory(source, destination, is_root=not path and not self._is_whole)
             finally:
                 os.close(destination)
+
+    def run_changes(self, changes: Sequence[Change], marks: Marks, checkpoint: Callable[[], None]) -> None:
+        """Directories get their own metadata at the end, the deepest first."""
+        directories: list[bytes] = []
+        for change in changes:
+            checkpoint()
+            self.path = change.path
+            parent, _, name = change.path.rpartition(b"/")
+            with self._both(parent) as (source, destination):
+                if change.kind is ChangeKind.DELETED:
+                    _mark_deleted(name, destination, marks)
+                elif stat.S_ISDIR(os.lstat(name, dir_fd=source).st_mode):
+                    os.mkdir(name, 0o700, dir_fd=destination)
+                    directories.append(change.path)
+                else:
+                    self._copy_entry(name, source, destination)
+        for path in reversed(directories):
+            self.path = path
+            with self._both(path) as (source, destination):
+                self._finish_directory(source, destination, is_root=False)
+
+    @contextmanager
+    def _both(self, path: bytes) -> Iterator[tuple[int, int]]:
+        source = self._source.open_directory(path)
+        try:
+            destination = self._destination.open_directory(path)
+            try:
+                yield source, destination
+            finally:
+                os.close(destination)
+        finally:
+            os.close(source)
 
     def _copy_entry(self, name: bytes, source: int, destination: int) -> None:
         info = os.lstat(name, dir_fd=source)
@@ -78,7 +155,7 @@ class _Copier:
             os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=destination)
         else:
             os.mknod(name, info.st_mode, info.st_rdev, dir_fd=destination)
-        os.chown(name, info.st_uid, info.st_gid, dir_fd=destination, follow_symlinks=False)
+        os.chown(name, *self._owner(info.st_uid, info.st_gid), dir_fd=destination, follow_symlinks=False)
         if not stat.S_ISLNK(info.st_mode):
             os.chmod(name, info.st_mode & 0o7777, dir_fd=destination, follow_symlinks=False)
         self._copy_xattrs(path_of(source, name), path_of(destination, name))
@@ -128,7 +205,7 @@ class _Copier:
             pass
 
     def _copy_metadata(self, source: int, destination: int, info: os.stat_result) -> None:
-        os.fchown(destination, info.st_uid, info.st_gid)
+        os.fchown(destination, *self._owner(info.st_uid, info.st_gid))
         os.fchmod(destination, info.st_mode & 0o7777)
         self._copy_xattrs(source, destination)
         os.utime(destination, ns=(info.st_atime_ns, info.st_mtime_ns))
@@ -143,3 +220,10 @@ class _Copier:
     def _copy_xattrs(self, source: int | bytes, destination: int | bytes) -> None:
         if found := read_xattrs(source):
             apply_xattrs(destination, found, in_userns=self._in_userns)
+
+
+def _mark_deleted(name: bytes, directory: int, marks: Marks) -> None:
+    if marks is Marks.AUFS:
+        os.mknod(AUFS_PREFIX + name, stat.S_IFREG, dir_fd=directory)
+    else:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
