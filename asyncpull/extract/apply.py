@@ -1,4 +1,4 @@
-"""Apply a layer: its tar stream in, an overlay diff directory and a tar-split out, in one pass."""
+"""Apply a layer: its tar stream in, a tree and a tar-split out, in one pass."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from asyncpull.extract.directories import Directories
 from asyncpull.extract.extractor import Extractor
+from asyncpull.extract.literal import LiteralExtractor
+from asyncpull.extract.wholetree import WholeTreeExtractor
 from asyncpull.layer.split import SplitWriter
 from asyncpull.layer.stream import TarStream
 from asyncpull.tree.confine import Root
 from asyncpull.tree.failure import store_error
+from asyncpull.tree.marks import Marks
 from asyncpull.tree.xattrs import DEFAULT_ACL
 
 if TYPE_CHECKING:
@@ -21,9 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.tree.confine import Opener
-    from asyncpull.tree.marks import Marks
 
 _UINT32 = 0xFFFF_FFFF
+
+_EXTRACTORS: dict[Marks, type[Extractor]] = {Marks.AUFS: LiteralExtractor, Marks.NONE: WholeTreeExtractor}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,12 @@ def apply_layer(
     *,
     opener: Opener | None = None,
 ) -> Applied:
-    """Apply the tar stream in ``chunks`` to the empty directory ``root``; its tar-split goes to ``split_sink``.
+    """Apply the tar stream in ``chunks`` to the directory ``root``; its tar-split goes to ``split_sink``.
 
-    The process's umask is 0 during the call. Of ``root`` itself neither mode nor owner are changed. ``opener`` is how
-    directories are opened, where the kernel is not to be asked what it can. After an error the tree is of no use, and
-    the caller removes it.
+    That directory is empty, or for Marks.NONE the tree of the layer below. The process's umask is 0 during the call. Of
+    ``root`` itself mode and owner are changed for Marks.NONE only, if the archive has an entry for it. ``opener`` is
+    how directories are opened, where the kernel is not to be asked what it can. After an error the tree is of no use,
+    and the caller removes it.
 
     Raises LayerError for what the archive is to blame for, StoreError for the rest; what ``chunks`` and ``split_sink``
     raise goes through.
@@ -114,7 +119,7 @@ def _extractor(root: Path, options: ApplyOptions, opener: Opener | None) -> Iter
         raise store_error(error, root) from error
     with confined, Directories(confined) as directories:
         _drop_default_acl(confined, root)
-        extractor = Extractor(
+        extractor = _EXTRACTORS.get(options.marks, Extractor)(
             root,
             directories,
             marks=options.marks,

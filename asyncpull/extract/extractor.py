@@ -1,5 +1,8 @@
 """What each member of a layer does to the tree that is being written (format sections 5.1 and 5.2).
 
+This is the tree of a layer alone, with the kernel's marks of what is deleted; ``literal`` and ``wholetree`` tell what
+is different with other marks, and with none.
+
 The result is podman's, entry by entry, but for what is better on purpose:
 
 - a directory in place of a whiteout of the same layer, in whatever order they come, is opaque: what the layers below
@@ -25,7 +28,7 @@ from asyncpull.extract.failure import explain, owner_error
 from asyncpull.extract.implied import IMPLIED_MODE
 from asyncpull.extract.writeback import WORTHWHILE, begin_writing
 from asyncpull.layer.changeset import Action, Changeset, Effect
-from asyncpull.layer.header import GLOBAL_RECORDS
+from asyncpull.layer.header import DIRECTORY, GLOBAL_RECORDS
 from asyncpull.tree.marks import is_whiteout, set_opaque
 from asyncpull.tree.walk import holds_only_whiteouts, join, remove
 from asyncpull.tree.xattrs import DEFAULT_ACL, apply_xattrs, path_of
@@ -97,9 +100,11 @@ class Extractor:
             self.owners.add(owner)
             self._directory(member, self._parent(action.parent), action.name, owner)
         elif effect is Effect.WHITEOUT or effect is Effect.OPAQUE:
-            self._whiteout(action, owner)
+            self._whiteout(member, action, owner)
         elif effect is Effect.NOTHING:
             self.owners.add(_ROOT_OWNER if member.kind == GLOBAL_RECORDS else owner)
+            if member.kind == DIRECTORY:
+                self._root_entry(member, owner)
         else:
             self.owners.add(owner)
             self._other(member, action, owner)
@@ -139,6 +144,7 @@ class Extractor:
 
     def _begin_file(self, member: Member, parent: Directory, name: bytes, owner: Owner) -> None:
         permissions = member.mode & _PERMISSIONS
+        self._bring(parent, name)
         try:
             fd = os.open(name, _CREATE, permissions, dir_fd=parent.fd)
         except FileExistsError:
@@ -193,7 +199,7 @@ class Extractor:
 
     def _make_implied(self, parent: Directory, name: bytes) -> Directory:
         path = join(parent.path, name)
-        over_whiteout = False
+        over_whiteout = self._bring(parent, name)
         try:
             os.mkdir(name, IMPLIED_MODE, dir_fd=parent.fd)
         except FileExistsError:
@@ -205,12 +211,13 @@ class Extractor:
             os.mkdir(name, IMPLIED_MODE, dir_fd=parent.fd)
             over_whiteout = True
         else:
-            self.implied.add(path)
+            if not over_whiteout:
+                self.implied.add(path)
         return self._enter(parent, name, _ROOT_OWNER, IMPLIED_MODE, None, is_opaque=over_whiteout)
 
     def _directory(self, member: Member, parent: Directory, name: bytes, owner: Owner) -> None:
         mode = member.mode & _ALL_BITS
-        over_whiteout = False
+        over_whiteout = self._bring(parent, name)
         try:
             os.mkdir(name, mode & ~stat.S_ISGID, dir_fd=parent.fd)
         except FileExistsError:
@@ -245,7 +252,7 @@ class Extractor:
             if mode & (stat.S_ISUID | stat.S_ISGID) or parent.is_setgid:
                 os.fchmod(fd, mode)
             if is_opaque:
-                set_opaque(fd, self._marks)
+                self._make_opaque(fd)
             return self._directories.add(join(parent.path, name), fd, actual, mode, times)
         except BaseException:
             os.close(fd)
@@ -268,18 +275,39 @@ class Extractor:
             self._default_acls[directory.path] = now.pop(DEFAULT_ACL)
         apply_xattrs(directory.fd, now, in_userns=self._in_userns)
 
+    def _root_entry(self, member: Member, owner: Owner) -> None:
+        """What the archive says of the root is no part of a layer: it has mode and owner of the layer below (4.2)."""
+
     # Whiteouts
 
-    def _whiteout(self, action: Action, owner: Owner) -> None:
-        """Mark what the layers below have as deleted. Below what is no directory there is nothing to delete."""
+    def _bring(self, parent: Directory, name: bytes) -> bool:
+        """Get ready for something at ``name``; tell whether a whiteout of it was there that is in no one's way."""
+        return False
+
+    def _deletes_above(self, path: bytes) -> bool:
+        """Whether this layer deletes ``path``, or what it is in, without a mark in the same place."""
+        return False
+
+    def _make_opaque(self, fd: int) -> None:
+        """Mark a directory as hiding what the layers below have in it."""
+        set_opaque(fd, self._marks)
+
+    def _parent_of_whiteout(self, path: bytes) -> Directory | None:
+        """The directory of a whiteout; None below what is no directory, where there is nothing to delete."""
         try:
-            parent = self._directories.get(action.parent)
+            return self._directories.get(path)
         except FileNotFoundError:
-            parent = self._imply(action.parent)
+            return None if self._deletes_above(path) else self._imply(path)
         except NotADirectoryError:
+            return None
+
+    def _whiteout(self, member: Member, action: Action, owner: Owner) -> None:
+        """Mark what the layers below have as deleted."""
+        parent = self._parent_of_whiteout(action.parent)
+        if parent is None:
             return
         if action.effect is Effect.OPAQUE:
-            set_opaque(parent.fd, self._marks)
+            self._make_opaque(parent.fd)
             return
         try:
             os.mknod(action.name, stat.S_IFCHR, 0, dir_fd=parent.fd)
@@ -299,7 +327,7 @@ class Extractor:
             self._make_way(parent, name)
             return True
         self.implied.discard(path)
-        set_opaque(self._directories.get(path).fd, self._marks)
+        self._make_opaque(self._directories.get(path).fd)
         return False
 
     # Everything else
@@ -311,8 +339,9 @@ class Extractor:
             self._hard_link(member, parent, name, action.target, owner)
             return
         if self._in_userns and effect in (Effect.CHARACTER_DEVICE, Effect.BLOCK_DEVICE):
-            self._skipped.add(join(parent.path, name))
+            self._skip(parent, name)
             return
+        self._bring(parent, name)
         try:
             _create(member, effect, parent.fd, name)
         except FileExistsError:
@@ -326,14 +355,19 @@ class Extractor:
         if member.xattrs:
             apply_xattrs(path_of(parent.fd, name), member.xattrs, in_userns=self._in_userns)
 
+    def _skip(self, parent: Directory, name: bytes) -> None:
+        """Leave a device out, which a user namespace cannot have."""
+        self._skipped.add(join(parent.path, name))
+
     def _hard_link(self, member: Member, parent: Directory, name: bytes, target: bytes, owner: Owner) -> None:
         """Link to what this layer has at ``target``; then the link's own metadata is applied to what both share."""
         above, _, last = target.rpartition(b"/")
         try:
             source = self._directories.get(above)
             if join(source.path, last) in self._skipped:
-                self._skipped.add(join(parent.path, name))
+                self._skip(parent, name)
                 return
+            self._bring(parent, name)
             try:
                 _link(source, last, parent, name)
             except FileExistsError:
@@ -370,7 +404,12 @@ class Extractor:
             self.implied = {each for each in self.implied if each != path and not each.startswith(below)}
             for gone in [each for each in self._default_acls if each == path or each.startswith(below)]:
                 del self._default_acls[gone]
+            if stat.S_ISDIR(info.st_mode):
+                self._forget_below(below)
         remove(parent.fd, name)
+
+    def _forget_below(self, prefix: bytes) -> None:
+        """A directory is about to be removed; ``prefix`` is its canonical path and a slash."""
 
     # Owners
 

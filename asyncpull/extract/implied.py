@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from asyncpull.layer.changeset import clean_name
 from asyncpull.tree.confine import Root
 from asyncpull.tree.failure import store_error
-from asyncpull.tree.marks import is_opaque
+from asyncpull.tree.marks import AUFS_PREFIX, Marks, is_opaque
 from asyncpull.tree.walk import join, walk
 from asyncpull.tree.xattrs import adopted, read_xattrs, replace_xattrs
 
@@ -28,12 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from asyncpull.tree.marks import Marks
 
 IMPLIED_MODE: Final = 0o755
 """Mode of a directory that was never described, owned by root (format 5.1)."""
-
-_WHITEOUT: Final = b".wh."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def implied_directories(diff: Path, names: Iterable[bytes]) -> tuple[bytes, ...]
                     parent = root.resolve(parent)
                 except OSError:
                     continue
-            implied.discard(join(parent, last.removeprefix(_WHITEOUT)))
+            implied.discard(join(parent, last.removeprefix(AUFS_PREFIX)))
     return tuple(sorted(implied))
 
 
@@ -130,7 +127,8 @@ class LayerStack:
                 with _opened(diff, join(parent, name)) as fd:
                     return DirectoryMetadata.of(fd)
             except FileNotFoundError:
-                continue
+                if self._deletes(diff, parent, name):
+                    return None
             except OSError as error:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
                     return None
@@ -155,6 +153,9 @@ class LayerStack:
                 with _opened(diff, path) as fd:
                     hides = is_opaque(fd, self._marks)
             except FileNotFoundError:
+                parent, _, name = path.rpartition(b"/")
+                if self._deletes(diff, parent, name):
+                    return
                 continue
             except OSError as error:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
@@ -163,6 +164,19 @@ class LayerStack:
             yield diff
             if hides:
                 return
+
+    def _deletes(self, diff: Path, parent: bytes, name: bytes) -> bool:
+        """Whether a layer that has nothing at a path has a file there that says so (Marks.AUFS)."""
+        if self._marks is not Marks.AUFS:
+            return False
+        try:
+            with _opened(diff, parent) as fd:
+                os.lstat(AUFS_PREFIX + name, dir_fd=fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise
+        return True
 
 
 @contextmanager

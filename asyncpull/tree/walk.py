@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from asyncpull.tree.confine import Root
-from asyncpull.tree.marks import is_whiteout
+from asyncpull.tree.marks import AUFS_PREFIX, is_whiteout
 from asyncpull.tree.xattrs import path_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 def join(directory: bytes, name: bytes) -> bytes:
     """Return the path of ``name`` in ``directory``, both relative to a root whose own path is empty."""
     return directory + b"/" + name if directory else name
+
+
+def ancestors(path: bytes) -> Iterator[bytes]:
+    """Yield ``path`` and every directory above it, but not the root."""
+    while path:
+        yield path
+        path = path.rpartition(b"/")[0]
 
 
 def entries(fd: int) -> list[tuple[bytes, bool]]:
@@ -71,6 +78,8 @@ def holds_only_whiteouts(directory: int, name: bytes) -> bool:
     with Root(path_of(directory, name)) as root:
         for _, fd, listing in walk(root):
             for each, is_directory in listing:
-                if not is_directory and not is_whiteout(os.lstat(each, dir_fd=fd)):
+                if is_directory or each.startswith(AUFS_PREFIX):
+                    continue
+                if not is_whiteout(os.lstat(each, dir_fd=fd)):
                     return False
     return True

@@ -76,6 +76,7 @@ class Layers:
         ignore_chown_errors: bool = False,
         piece: int = 1 << 20,
         diff: Path | None = None,
+        marks: Marks | None = None,
     ) -> Layer:
         """Apply an archive, or one made of entries, fed in pieces of that many bytes."""
         data = layer if isinstance(layer, bytes) else tar(layer)
@@ -85,7 +86,7 @@ class Layers:
             (data[at : at + piece] for at in range(0, len(data), piece)),
             diff,
             split.append,
-            ApplyOptions(marks_of(rootless), in_userns=rootless, ignore_chown_errors=ignore_chown_errors),
+            ApplyOptions(marks or marks_of(rootless), in_userns=rootless, ignore_chown_errors=ignore_chown_errors),
             opener=self.opener,
         )
         return Layer(diff, applied, b"".join(split))
