@@ -1,8 +1,9 @@
-"""The few system calls that Python does not offer: mounts, user namespaces, and syncing one file system."""
+"""The few system calls that Python does not offer: mounts, user namespaces, syncing, subvolumes of btrfs."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import mmap
 import os
@@ -47,6 +48,12 @@ _WAIT_ALL = 0x40000000
 _LONGEST_LIFE = 10
 _STACK = 64 << 10
 _OCTAL = re.compile(rb"\\([0-7]{3})")
+
+BTRFS_MAGIC = 0x9123683E
+# Requests of btrfs, each with a block of 4096 bytes; a subvolume's own directory has this inode.
+_SUBVOL_CREATE, _SNAP_DESTROY, _SNAP_CREATE_V2 = 0x5000940E, 0x5000940F, 0x50009417
+_SUBVOLUME_INODE = 256
+_BLOCK = 4096
 
 _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -266,3 +273,38 @@ class NewMount:
                 lines.append(os.read(self._fd, 4096).decode(errors="replace").strip())
             except OSError:
                 return "; ".join(line.removeprefix("e ") for line in lines)
+
+
+def file_system_magic(path: Path) -> int:
+    """The number of the type of the file system at ``path``, as statfs(2) has it. Raises OSError."""
+    status = ctypes.create_string_buffer(_BLOCK)
+    _check(_libc().statfs(os.fsencode(path), status), str(path))
+    return ctypes.c_ulong.from_buffer(status).value & 0xFFFF_FFFF
+
+
+def create_subvolume(directory: int, name: str) -> None:
+    """Make an empty subvolume in an open directory of btrfs. Raises OSError."""
+    _subvolume_request(directory, _SUBVOL_CREATE, struct.pack("=q4088s", 0, os.fsencode(name)))
+
+
+def snapshot_subvolume(source: int, directory: int, name: str) -> None:
+    """Make a writable snapshot, in an open directory, of an open subvolume. Raises OSError."""
+    _subvolume_request(directory, _SNAP_CREATE_V2, struct.pack("=qQQ32x4040s", source, 0, 0, os.fsencode(name)))
+
+
+def delete_subvolume(directory: int, name: str) -> None:
+    """Remove a subvolume in an open directory, with all in it but other subvolumes. Raises OSError, ENOTEMPTY there."""
+    _subvolume_request(directory, _SNAP_DESTROY, struct.pack("=q4088s", 0, os.fsencode(name)))
+
+
+def _subvolume_request(directory: int, request: int, arguments: bytes) -> None:
+    fcntl.ioctl(directory, request, bytearray(arguments))  # of what cannot be written to it takes 1024 bytes only
+
+
+def is_subvolume(fd: int) -> bool:
+    """Whether an open directory is a subvolume of btrfs."""
+    if os.fstat(fd).st_ino != _SUBVOLUME_INODE:
+        return False
+    status = ctypes.create_string_buffer(_BLOCK)
+    _check(_libc().fstatfs(fd, status))
+    return ctypes.c_ulong.from_buffer(status).value & 0xFFFF_FFFF == BTRFS_MAGIC

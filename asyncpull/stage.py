@@ -7,7 +7,7 @@ worker answers if and only if blob digest, blob size and diff ID are right.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from asyncpull.errors import (
@@ -17,10 +17,11 @@ from asyncpull.errors import (
     LayerError,
     NotInStoreError,
     SourceError,
+    StoreCorruptError,
     StoreError,
 )
 from asyncpull.extract.pool import BlobFront
-from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted
+from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted, ReapplyJob
 from asyncpull.fetch.fetcher import NotWantedError
 from asyncpull.fetch.suspects import Suspects
 from asyncpull.log import Log
@@ -90,6 +91,8 @@ class LayerStager:
     pool: WorkerPool
     share: Share
     tell: Teller
+    # What the steps came to, by layer ID, for those who need the layer below them complete.
+    _done: dict[str, asyncio.Future[StagedLayer | None]] = field(default_factory=dict, init=False)
 
     async def stage(self, plan: PullPlan) -> list[StagedStep]:
         """Do all steps. Raises what the first one that failed raised, when all others have ended.
@@ -97,9 +100,30 @@ class LayerStager:
         That is a SourceError, IntegrityError, LayerError, StoreError or WorkerError.
         """
         self.pool.prepare(len(plan.steps) - len(plan.having(LayerAction.REUSE)))
-        steps = await run_all(self._stage_step(step) for step in plan.steps)
-        await self._adopt(steps)
+        loop = asyncio.get_running_loop()
+        self._done.update((step.id, loop.create_future()) for step in plan.steps)
+        steps = await run_all(self._run_step(step) for step in plan.steps)
+        if self.store.is_layered:
+            await self._adopt(steps)
         return steps
+
+    async def _run_step(self, step: LayerStep) -> StagedStep:
+        done = await self._stage_step(step)
+        self._done[step.id].set_result(done.layer.staged)
+        return done
+
+    async def _new_layer(self, step: LayerStep) -> StagedLayer:
+        """Make room for a layer, as soon as what it needs of its parent is there.
+
+        Of a layered driver that is nothing. In others the layers of an image are made one after the other, whatever
+        the order in which they arrive. Nobody is kept waiting by that but this plan: the lock of a spool is given back
+        when its blob is complete, and a worker is not taken before.
+        """
+        below = None
+        if step.parent is not None and not self.store.is_layered:
+            await asyncio.wait((self._done[step.parent],))
+            below = self._done[step.parent].result()
+        return await self.store.new_layer(self.staging, step.parent, below)
 
     async def _stage_step(self, step: LayerStep) -> StagedStep:
         if step.action is not LayerAction.REUSE:
@@ -140,21 +164,17 @@ class LayerStager:
 
     async def _copy(self, step: LayerStep, other: str) -> StagedStep:
         """Copy the layer ``other``. Raises NotInStoreError unless it was in the store, whole, until the end."""
-        record, inode = await self._layer_to_copy(other)
-        staged = await self.store.new_layer(self.staging, step.parent)
-        job = CopyJob(
-            source_diff=str(self.store.diff_path(other)),
-            source_tar_split=str(self.store.tar_split_path(other)),
-            diff=str(staged.diff),
-            tar_split=str(staged.tar_split),
-            in_userns=self.store.config.rootless,
-        )
+        record, identity = await self._layer_to_copy(other)
+        staged = await self._new_layer(step)
         try:
-            implied = await self.pool.run(job, self.staging.lock_fds)
+            implied = await self.pool.run(self._copy_job(step, other, staged), self.staging.lock_fds)
+        except (IntegrityError, StoreCorruptError) as error:
+            _log.warning("a layer is not what it was, and cannot be copied", layer=other, reason=str(error))
+            raise NotInStoreError(f"layer {other} is damaged") from error
         except StoreError:
             await self._layer_to_copy(other)  # if it is gone, that was the reason
             raise
-        if await self._layer_to_copy(other) != (record, inode):
+        if await self._layer_to_copy(other) != (record, identity):
             raise NotInStoreError(f"layer {other} was replaced while it was copied")
         self.tell(LayerReused, digest=str(step.blob.digest), size=step.blob.size)
         layer = NewLayer(
@@ -169,17 +189,36 @@ class LayerStager:
             uidset=record.uidset,
             gidset=record.gidset,
         )
-        return StagedStep(layer, cast("tuple[bytes, ...]", implied))
+        return StagedStep(layer, cast("tuple[bytes, ...] | None", implied) or ())
 
-    async def _layer_to_copy(self, other: str) -> tuple[LayerRecord, int]:
-        """Its record, and the inode of its tree, which is another one if it was removed and made again.
+    def _copy_job(self, step: LayerStep, other: str, staged: StagedLayer) -> CopyJob | ReapplyJob:
+        """How the layer ``other`` is made again elsewhere: of a complete tree only its archive can be."""
+        source, tar_split = str(self.store.diff_path(other)), str(self.store.tar_split_path(other))
+        config = self.store.config
+        if self.store.is_layered:
+            return CopyJob(source, tar_split, str(staged.diff), str(staged.tar_split), config.rootless)
+        return ReapplyJob(
+            source_diff=source,
+            source_tar_split=tar_split,
+            diff_id=step.diff_id,
+            base=str(staged.base) if staged.base else None,
+            diff=str(staged.diff),
+            tar_split=str(staged.tar_split),
+            marks=self.store.marks,
+            in_userns=config.rootless,
+            ignore_chown_errors=config.ignore_chown_errors,
+        )
+
+    async def _layer_to_copy(self, other: str) -> tuple[LayerRecord, tuple[int, int]]:
+        """Its record, and what its tree is to the kernel, which is another if it was removed and made again.
 
         Raises NotInStoreError also if it has no tar-split, without which it cannot be made again elsewhere.
         """
         record = await self.store.layer(other)
         try:
             self.store.tar_split_path(other).stat()
-            return record, self.store.diff_path(other).stat().st_ino
+            tree = self.store.diff_path(other).stat()
+            return record, (tree.st_dev, tree.st_ino)
         except OSError as error:
             raise NotInStoreError(f"layer {other} is not there to be copied", hint="pull the image again") from error
 
@@ -235,7 +274,6 @@ class LayerStager:
 
     async def _extract(self, step: LayerStep, blob: FetchingBlob, front: BlobFront) -> tuple[StagedLayer, Extracted]:
         """Have a worker extract the blob while it arrives."""
-        staged = await self.store.new_layer(self.staging, step.parent)
         digest = str(step.blob.digest)
 
         async def arrival() -> None:
@@ -243,7 +281,8 @@ class LayerStager:
             self.tell(FetchCompleted, digest=digest, size=step.blob.size)
             self.tell(VerifyStarted, digest=digest, size=step.blob.size)
 
-        async def extraction() -> object:
+        async def extraction() -> tuple[StagedLayer, Extracted]:
+            staged = await self._new_layer(step)
             await front.begun()
             self.tell(ExtractStarted, digest=digest, size=step.blob.size)
             job = ApplyJob(
@@ -256,12 +295,14 @@ class LayerStager:
                 marks=self.store.marks,
                 in_userns=self.store.config.rootless,
                 ignore_chown_errors=self.store.config.ignore_chown_errors,
+                base=str(staged.base) if staged.base else None,
             )
             on_advance = self._teller(ExtractAdvanced, step.blob)
-            return await self.pool.run(job, (blob.fd, *self.staging.lock_fds), front, on_advance)
+            result = await self.pool.run(job, (blob.fd, *self.staging.lock_fds), front, on_advance)
+            return staged, cast("Extracted", result)
 
         _, result = await run_all((arrival(), extraction()))
-        extracted = cast("Extracted", result)
+        staged, extracted = cast("tuple[StagedLayer, Extracted]", result)
         self.tell(VerifyCompleted, digest=digest)
         self.tell(ExtractCompleted, digest=digest, size=extracted.diff_size)
         return staged, extracted

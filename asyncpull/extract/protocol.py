@@ -40,7 +40,8 @@ class ApplyJob:
     """Apply the blob behind the first descriptor to ``diff``, and write its tar-split to ``tar_split``.
 
     ``front`` is how many bytes of the blob may be read already, of ``size`` in all. The other descriptors are the
-    locks of the temporary directories; the worker only keeps them open. Its result is Extracted.
+    locks of the temporary directories; the worker only keeps them open. ``base`` is a complete tree to be copied into
+    ``diff`` first. Its result is Extracted.
     """
 
     blob: Digest
@@ -52,6 +53,7 @@ class ApplyJob:
     marks: Marks
     in_userns: bool
     ignore_chown_errors: bool = False
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,25 @@ class CopyJob:
     diff: str
     tar_split: str
     in_userns: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReapplyJob:
+    """Apply the archive of the layer at ``source_diff``, made again from its tar-split, on the complete tree ``base``.
+
+    For complete trees, of which no one layer can be copied. The result is None, if and only if the archive was that of
+    ``diff_id``.
+    """
+
+    source_diff: str
+    source_tar_split: str
+    diff_id: Digest
+    base: str | None
+    diff: str
+    tar_split: str
+    marks: Marks
+    in_userns: bool
+    ignore_chown_errors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +136,7 @@ class Failed:
     error: AsyncpullError
 
 
-Job = ApplyJob | CopyJob | AdoptJob
+Job = ApplyJob | CopyJob | ReapplyJob | AdoptJob
 
 
 def encode(message: object) -> bytes:

@@ -18,6 +18,7 @@ import os
 import queue
 import shutil
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,12 +44,14 @@ from asyncpull.extract.protocol import (
     Failed,
     Front,
     Job,
+    ReapplyJob,
     encode,
     receive,
 )
 from asyncpull.layer.codec import Inflater
 from asyncpull.layer.split import Contents, read_split
-from asyncpull.tree.copy import copy_tree
+from asyncpull.tarstream import rebuild_layer
+from asyncpull.tree.copy import copy_base, copy_tree
 
 if TYPE_CHECKING:
     import socket
@@ -228,6 +231,8 @@ def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) 
     reader = BlobReader(blob_fd, job, front, sock)
     options = ApplyOptions(job.marks, in_userns=job.in_userns, ignore_chown_errors=job.ignore_chown_errors)
     try:
+        if job.base is not None:
+            copy_base(Path(job.base), Path(job.diff), in_userns=job.in_userns)
         with open(job.tar_split, "xb") as tar_split:
             applied = apply_layer(reader, Path(job.diff), tar_split.write, options)
     except LayerError:
@@ -257,6 +262,26 @@ def copy(job: CopyJob) -> tuple[bytes, ...]:
     return implied_directories(Path(job.diff), names)
 
 
+def reapply(job: ReapplyJob) -> None:
+    """Do a ReapplyJob. Raises DiffIDMismatchError for a layer that is not what it was."""
+    hasher = job.diff_id.hasher()
+
+    def hashed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            hasher.update(piece)
+            yield piece
+
+    if job.base is not None:
+        copy_base(Path(job.base), Path(job.diff), in_userns=job.in_userns)
+    options = ApplyOptions(job.marks, in_userns=job.in_userns, ignore_chown_errors=job.ignore_chown_errors)
+    stream = rebuild_layer(Path(job.source_tar_split), [Path(job.source_diff)])
+    with open(job.tar_split, "xb") as tar_split, closing(stream):
+        apply_layer(hashed(stream), Path(job.diff), tar_split.write, options)
+    if hasher.hexdigest() != job.diff_id.encoded:
+        actual = f"{job.diff_id.algorithm}:{hasher.hexdigest()}"
+        raise DiffIDMismatchError(f"layer at {job.source_diff}", str(job.diff_id), actual)
+
+
 def adopt(job: AdoptJob) -> None:
     """Do an AdoptJob from the base layer up, because a layer may take what the one below it has just been given."""
     diffs = [Path(diff) for diff in job.diffs]
@@ -271,6 +296,9 @@ def run_job(job: Job, fds: list[int], front: BlobFront, sock: socket.socket) -> 
             return extract(job, fds[0], front, sock)
         if isinstance(job, CopyJob):
             return copy(job)
+        if isinstance(job, ReapplyJob):
+            reapply(job)
+            return None
         adopt(job)
         return None
     except AsyncpullError as error:

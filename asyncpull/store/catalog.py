@@ -195,6 +195,11 @@ class Catalog:
         """How the trees of this store say that something below them is deleted."""
         return self._sections.driver.marks
 
+    @property
+    def is_layered(self) -> bool:
+        """Whether the tree of a layer holds only what the layer changes; else it is complete."""
+        return self._sections.driver.is_layered
+
     async def _layer_rows(self) -> Rows[LayerRecord]:
         rows = await self._sections.read(self._sections.layers.table)
         if any(layer.is_incomplete for layer in rows.by_id.values()):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import ConfigurationError
 from asyncpull.log import Log
+from asyncpull.store.driver.choice import choose_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +31,7 @@ SYSTEM_DIRECTORIES = (Path("/etc/containers"), Path("/usr/share/containers"))
 # The kernel's ID map of a process that is in no user namespace.
 _FULL_ID_MAP = ["0", "0", "4294967295"]
 
-_DRIVERS = ("overlay",)
-_LATER = "vfs, btrfs and fuse-overlayfs come later; configure the driver overlay, or choose another store with --root"
+_LATER = "leave it out, or choose another store with --root"
 _REFUSED_OPTIONS = {
     "mount_program": "stores that need a FUSE mount program cannot be used yet",
     "force_mask": "stores with force_mask cannot be used",
@@ -259,23 +259,16 @@ def _expanded(text: str, environ: Mapping[str, str], user: int) -> Path:
 
 def _driver(storage: Table, environ: Mapping[str, str], overrides: StoreOverrides, graph_root: Path) -> tuple[str, str]:
     """The driver and why it is this one. Raises ConfigurationError for one that we have not."""
+    configured, priority = storage.get("driver"), storage.get("driver_priority") or []
+    if not isinstance(configured, str | None) or not isinstance(priority, list):
+        raise ConfigurationError("storage.conf: driver must be a text, driver_priority a list of texts")
     wanted = (
         (overrides.driver, "asked for"),
         (environ.get("STORAGE_DRIVER"), "STORAGE_DRIVER"),
-        (storage.get("driver"), "storage.conf"),
+        (configured, "storage.conf"),
     )
-    for name, reason in wanted:
-        if name:
-            driver = "overlay" if name == "overlay2" else str(name)
-            if driver not in _DRIVERS:
-                raise ConfigurationError(f"{reason}: the driver {driver!r} cannot be used", _LATER)
-            return driver, reason
-    present = [name for name in ("overlay", "btrfs", "zfs") if (graph_root / name).is_dir()]
-    if present and "overlay" not in present:
-        raise ConfigurationError(f"{graph_root} is a store of the driver {present[0]!r}, which cannot be used", _LATER)
-    if len(present) > 1:
-        raise ConfigurationError(f"{graph_root} holds stores of several drivers: {', '.join(present)}", _LATER)
-    return "overlay", "present in the graph root" if present else "built in"
+    has_mount_program = bool(_file_options(storage, "overlay").get("mount_program"))
+    return choose_driver(graph_root, wanted, [str(name) for name in priority], has_mount_program=has_mount_program)
 
 
 # ------------------------------------------------------------------------------------------------- options

@@ -77,8 +77,10 @@ class Mounts:
         if known is not None and known.count > 0 and kernel.is_mount_point(known.path):
             _require_alike(known.path, how)
             return self._count(lock, MountRecord(layer_id, known.path, known.count + 1))
-        self._keep_private()
         plan = self._driver.plan_mount(layer_id, how)
+        if plan.is_in_place:
+            return self._count(lock, MountRecord(layer_id, plan.target, known.count + 1 if known else 1))
+        self._keep_private()
         if kernel.is_mount_point(plan.target):
             _require_alike(plan.target, how)
         else:
@@ -103,6 +105,9 @@ class Mounts:
         if known.count > 1 and not force:
             self._count(lock, MountRecord(layer_id, known.path, known.count - 1))
             return known.count - 1
+        if not self._driver.is_layered:  # nothing was mounted
+            self._count(lock, MountRecord(layer_id, known.path, 0))
+            return 0
         try:
             kernel.unmount(known.path, kernel.MNT_DETACH)
         except OSError as error:

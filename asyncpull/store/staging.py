@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asyncpull.errors import StoreError
 from asyncpull.store.files import disk_errors
 from asyncpull.store.tempdirs import TempDir
-from asyncpull.tree.copy import copy_tree
+from asyncpull.tree.copy import copy_base
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +31,12 @@ class StagedLayer:
     base: Path | None = None
 
     def copy_base(self, *, in_userns: bool) -> None:
-        """Begin with a copy of the parent's tree, where the driver wants one. Slow. Raises StoreError."""
+        """Begin with a copy of the parent's tree, where the driver wants one; slow.
+
+        Raises NotInStoreError if the parent was removed meanwhile, StoreError.
+        """
         if self.base is not None:
-            copy_tree(self.base, self.diff, is_whole=True, in_userns=in_userns)
+            copy_base(self.base, self.diff, in_userns=in_userns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.errors import NotInStoreError, StoreError
 from asyncpull.tree.changes import ChangeKind
 from asyncpull.tree.confine import Root
 from asyncpull.tree.failure import store_error
@@ -78,6 +79,27 @@ def copy_changes(
             copier.run_changes(changes, marks, checkpoint)
         except OSError as error:
             raise store_error(error, os.path.join(destination, os.fsdecode(copier.path))) from error
+
+
+def copy_base(source: Path, destination: Path, *, in_userns: bool) -> None:
+    """Copy the complete tree of a layer, root and all, into the empty directory of one that begins with it.
+
+    A layer that is removed is moved away before it is deleted. So if it is still there in the end, the copy is whole.
+    Raises NotInStoreError if it is not, StoreError.
+    """
+    try:
+        before = source.lstat()
+        copy_tree(source, destination, is_whole=True, in_userns=in_userns)
+    except (OSError, StoreError) as error:
+        if isinstance(error, OSError) or not source.exists():
+            raise NotInStoreError(f"layer {source.name} was removed while it was copied") from error
+        raise
+    try:
+        is_there = os.path.samestat(before, source.lstat())
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:
+        raise NotInStoreError(f"layer {source.name} was removed while it was copied")
 
 
 class _Copier:

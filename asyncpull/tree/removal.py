@@ -11,7 +11,7 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
-from asyncpull.kernel import is_mount_root
+from asyncpull.kernel import delete_subvolume, is_mount_root, is_subvolume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +55,8 @@ def _clear(fd: int, top: int, depth: int) -> bool:
         try:
             if is_mount_root(child):  # what is mounted there is somebody else's
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+            if is_subvolume(child) and _deleted_as_subvolume(fd, name):
+                continue
             if depth == _DEPTH_LIMIT:
                 _make_writable(child)  # moving a directory changes its ".."
                 os.rename(name, f"deep-{secrets.token_hex(8)}", src_dir_fd=fd, dst_dir_fd=top)
@@ -65,6 +67,15 @@ def _clear(fd: int, top: int, depth: int) -> bool:
             os.close(child)
         os.rmdir(name, dir_fd=fd)
     return moved
+
+
+def _deleted_as_subvolume(directory: int, name: str) -> bool:
+    """Delete a subvolume at one go; False if there is another one in it, or a user may not: it is cleared then."""
+    try:
+        delete_subvolume(directory, name)
+    except OSError:
+        return False
+    return True
 
 
 def _open_directory(name: str | Path, parent: int | None) -> int:

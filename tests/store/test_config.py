@@ -177,11 +177,13 @@ def test_an_overlay_store_is_recognised(machine: Machine) -> None:
 @pytest.mark.parametrize(
     "environ_or_text",
     [
-        {"STORAGE_DRIVER": "vfs"},
+        {"STORAGE_DRIVER": "zfs"},
         {"STORAGE_OPTS": "overlay.mount_program=/usr/bin/fuse-overlayfs"},
         {"STORAGE_OPTS": "nonsense"},
         {"STORAGE_OPTS": "sync=sometimes"},
-        'driver = "btrfs"',
+        'driver = "aufs"',
+        "driver = 1",
+        'driver_priority = "overlay"',
         'imagestore = "/other"',
         "transient_store = true",
         'graphroot = "relative"',
@@ -200,9 +202,9 @@ def test_refuses_what_cannot_be_used_yet(machine: Machine, environ_or_text: dict
 
 
 def test_refuses_a_store_of_another_driver(machine: Machine) -> None:
-    (machine.graph / "btrfs").mkdir(parents=True)
+    (machine.graph / "zfs").mkdir(parents=True)
     machine.storage_conf(machine.roots())
-    with pytest.raises(ConfigurationError, match="btrfs") as caught:
+    with pytest.raises(ConfigurationError, match="zfs") as caught:
         machine.config()
     assert caught.value.hint
     (machine.graph / "overlay").mkdir()

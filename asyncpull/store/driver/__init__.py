@@ -45,7 +45,8 @@ class MountPlan:
     """One mount, as data: ``lowers`` from the nearest to the base; ``upper`` and ``work`` only if it is writable.
 
     ``options`` are mount options in the words of mount(8), ``context`` the SELinux label or "". ``mappings`` are for
-    the trees of other layers than the one that is mounted, which is the one that ``target`` belongs to.
+    the trees of other layers than the one that is mounted, which is the one that ``target`` belongs to. Where the tree
+    ``is_in_place`` nothing is mounted: ``target`` is a complete tree already.
     """
 
     target: Path
@@ -55,6 +56,7 @@ class MountPlan:
     options: tuple[str, ...]
     context: str = ""
     mappings: IDMappings = NO_MAPPINGS
+    is_in_place: bool = False
 
     @property
     def is_writable(self) -> bool:
