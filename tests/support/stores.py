@@ -31,6 +31,7 @@ class SharedStore:
 
     peer: Peer
     directory: Path
+    driver: str = "overlay"
 
     @property
     def root(self) -> Path:
@@ -43,7 +44,7 @@ class SharedStore:
     @property
     def arguments(self) -> tuple[str, ...]:
         """The global options that name this store, the same ones for asyncpull, podman and buildah."""
-        return ("--root", str(self.root), "--runroot", str(self.run_root), "--storage-driver", "overlay")
+        return ("--root", str(self.root), "--runroot", str(self.run_root), "--storage-driver", self.driver)
 
     @property
     def podman_command(self) -> tuple[str, ...]:
@@ -108,12 +109,12 @@ class SharedStore:
 
     def leftovers(self) -> list[str]:
         """Return what pulls have left in the places for temporary things, and half-written files, by relative path."""
-        half_written = self.root.glob("overlay*/.tmp-*")
+        half_written = self.root.glob(f"{self.driver}*/.tmp-*")
         return sorted([*self.abandoned(), *(str(path.relative_to(self.root)) for path in half_written)])
 
     def abandoned(self) -> list[str]:
         """Return what is left in the places for temporary directories, which every program clears away."""
-        places = [self.root / "overlay" / "tempdirs", self.root / "overlay-layers" / "tmp"]
+        places = [self.root / self.driver / "tempdirs", self.root / f"{self.driver}-layers" / "tmp"]
         found = [path for place in places if place.is_dir() for path in place.iterdir()]
         return sorted(str(path.relative_to(self.root)) for path in found)
 
@@ -139,11 +140,16 @@ class SharedStore:
         return chain[::-1]
 
     def diff(self, layer_id: str) -> Path:
-        """Return the directory that holds what a layer changed."""
+        """Return the directory that holds what a layer changed, in stores of complete trees among everything else."""
+        match self.driver:
+            case "vfs":
+                return self.root / "vfs" / "dir" / layer_id
+            case "btrfs":
+                return self.root / "btrfs" / "subvolumes" / layer_id
         return self.root / "overlay" / layer_id / "diff"
 
     def _records(self, kind: str) -> list[Record]:
-        path = self.root / f"overlay-{kind}" / f"{kind}.json"
+        path = self.root / f"{self.driver}-{kind}" / f"{kind}.json"
         records: list[Record] = json.loads(path.read_bytes() or b"[]") if path.exists() else []
         return records
 
