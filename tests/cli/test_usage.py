@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         ["digest", "x", "y"],
         ["inspect", "--raw", "--config", "x"],
         ["--progress", "dance", "images"],
-        ["--storage-driver", "vfs", "images"],
+        ["--storage-driver", "zfs", "images"],
         ["--storage-opt", "no-value", "images"],
         ["unmount"],
         ["unmount", "--all", "x"],
