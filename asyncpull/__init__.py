@@ -30,12 +30,17 @@ if TYPE_CHECKING:
     from asyncpull.spec.platform import Platform, parse_platform
     from asyncpull.spec.reference import Reference, parse_reference
     from asyncpull.store.config import StoreConfig
+    from asyncpull.store.containercommit import CommitOptions
     from asyncpull.store.store import Store
+    from asyncpull.tree.changes import Change, ChangeKind
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncpullError",
+    "Change",
+    "ChangeKind",
+    "CommitOptions",
     "ContainerSpec",
     "Digest",
     "Event",
@@ -62,6 +67,9 @@ __all__ = [
 
 _HOMES = {
     "AsyncpullError": "errors",
+    "Change": "tree.changes",
+    "ChangeKind": "tree.changes",
+    "CommitOptions": "store.containercommit",
     "ContainerSpec": "store.containers",
     "Digest": "spec.digest",
     "Event": "progress",
