@@ -26,6 +26,7 @@ MS_DIRSYNC = 128
 MS_NOATIME = 1024
 MS_NODIRATIME = 2048
 MS_BIND = 4096
+MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_RELATIME = 1 << 21
 MS_STRICTATIME = 1 << 24
@@ -43,7 +44,9 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 _SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
 
 _CLONE_VM = 0x100
+_CLONE_NEWNS = 0x20000
 _CLONE_NEWUSER = 0x10000000
+_PR_SET_PDEATHSIG = 1
 _WAIT_ALL = 0x40000000
 _LONGEST_LIFE = 10
 _STACK = 64 << 10
@@ -190,6 +193,17 @@ def mount_mapped(source: Path, target: Path, user_namespace: int) -> None:
         _move_mount(tree, target)
     finally:
         os.close(tree)
+
+
+def leave_mount_namespace() -> None:
+    """Give this process, which has no threads, mounts of its own, which end with it. Raises OSError."""
+    _check(_libc().unshare(_CLONE_NEWNS))
+    mount("", "/", "none", MS_REC | MS_PRIVATE)
+
+
+def end_with_parent() -> None:
+    """Have this process killed when the thread that started it ends."""
+    _check(_libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
 
 def new_user_namespace(uid_map: str, gid_map: str) -> int:

@@ -15,6 +15,7 @@ from asyncpull.errors import NotInStoreError, StoreError, UsageError
 from asyncpull.log import Log
 from asyncpull.spec.digest import Digest
 from asyncpull.store.files import disk_errors, make_directory, sweep, sync_file, write_atomic
+from asyncpull.store.idmap import NO_MAPPINGS, format_raw
 from asyncpull.store.records import CONTAINERS, Raw, big_data_file_name, format_time
 from asyncpull.store.table import Table
 from asyncpull.store.views import ContainerRecord
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.lockfile import LockedFile
+    from asyncpull.store.idmap import IDMappings
     from asyncpull.store.table import Rows
     from asyncpull.store.views import ImageRecord
 
@@ -39,7 +41,8 @@ class ContainerSpec:
     files that a reboot may lose, and it is mounted without ever being synced. ``metadata`` is free text; None for what
     podman wants to find there. ``mount_options`` are the words of mount(8) that it is always mounted with, in place of
     the configured ones. The SELinux labels are both given or neither. ``flags`` are recorded beside those that follow
-    from the above. ``big_data`` are items with their keys. Raises UsageError for what cannot be.
+    from the above. ``big_data`` are items with their keys. ``mappings`` are those of the user namespace that it is to
+    live in: of users and of groups, both with a root. Raises UsageError for what cannot be.
     """
 
     names: tuple[str, ...] = ()
@@ -50,8 +53,15 @@ class ContainerSpec:
     process_label: str = ""
     flags: tuple[tuple[str, object], ...] = ()
     big_data: tuple[tuple[str, bytes], ...] = ()
+    mappings: IDMappings = NO_MAPPINGS
 
     def __post_init__(self) -> None:
+        if bool(self.mappings.uids) != bool(self.mappings.gids):
+            raise UsageError("a container has mappings of users and of groups, or neither")
+        try:
+            _ = self.mappings.root
+        except LookupError as error:
+            raise UsageError(str(error), "the mapping must have ID 0 of the container") from error
         if bool(self.mount_label) != bool(self.process_label):
             raise UsageError("a container has a mount label and a process label, or neither")
         for name in self.names:
@@ -210,6 +220,8 @@ def new_container(container_id: str, spec: ContainerSpec, image: ImageRecord | N
         "layer": layer_id,
         "metadata": json.dumps(metadata, separators=(",", ":")) if spec.metadata is None else spec.metadata,
         "created": format_time(now),
+        "uidmap": format_raw(spec.mappings.uids),
+        "gidmap": format_raw(spec.mappings.gids),
         "flags": {**flags, **dict(spec.flags)},
     }
     return {key: value for key, value in record.items() if value or key == "image"}

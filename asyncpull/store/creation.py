@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import NotInStoreError, TooManyLayersError
 from asyncpull.store.containers import container_name, new_container
+from asyncpull.store.idmap import format_raw
 from asyncpull.store.layers import MAX_LAYERS, Addition, new_record
 
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 
 def create_container(
-    every: Everything, staged: StagedLayer, image_id: str | None, spec: ContainerSpec
+    every: Everything, staged: StagedLayer, image_id: str | None, spec: ContainerSpec, parent: str | None
 ) -> ContainerRecord:
     """Record a container on an image, or on nothing, with ``staged`` as its layer. Needs all locks, exclusively.
+
+    ``parent`` is the layer that it stands on: the top layer of the image, or the copy of it with the right owners.
 
     Raises NotInStoreError, TooManyLayersError, StoreError also if a name is taken, NoSpaceError, StoreWriteError.
     """
@@ -28,13 +31,15 @@ def create_container(
     spec = replace(spec, names=tuple(dict.fromkeys(spec.names)) or (container_name(image),))
     for name in spec.names:
         every.containers.require_free(name)
-    parent = image.layer if image else None
+    if image is not None and parent not in (image.layer, *image.mapped_layers):
+        raise NotInStoreError(f"layer {parent} was removed from the store meanwhile")
     if every.layers.depth(parent) > MAX_LAYERS:
         raise TooManyLayersError(
             f"image {image_id or ''} has too many layers for a container; overlay mounts {MAX_LAYERS}"
         )
     container_id, layer_id = secrets.token_hex(32), secrets.token_hex(32)
-    record = new_record(layer_id, parent, names=[f"{spec.names[0]}-layer"], mountlabel=spec.mount_label)
+    owners = {"uidmap": format_raw(spec.mappings.uids), "gidmap": format_raw(spec.mappings.gids)}
+    record = new_record(layer_id, parent, names=[f"{spec.names[0]}-layer"], mountlabel=spec.mount_label, **owners)
     addition = Addition(record, staged, has_tar_split=False)
     every.layers.add([addition], volatile=spec.is_volatile)
     try:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 END_OF_IDS = (1 << 32) - 1
 """All IDs are smaller: the kernel keeps this one for "unchanged"."""
 
+OVERFLOW_ID = 65534
+"""Who the kernel says somebody is that a mapping does not have."""
+
 
 @dataclass(frozen=True, slots=True)
 class IDMap:
@@ -97,11 +100,10 @@ def checked(maps: Iterable[IDMap]) -> IDMaps:
 
 
 def is_contiguous(maps: Sequence[IDMap]) -> bool:
-    """Whether the ranges are one, cut in pieces."""
-    return all(
-        (one.container_id + one.size, one.host_id + one.size) == (following.container_id, following.host_id)
-        for one, following in pairwise(maps)
-    )
+    """Whether there is no gap between the ranges, neither inside nor outside."""
+    inside = sorted((one.container_id, one.size) for one in maps)
+    outside = sorted((one.host_id, one.size) for one in maps)
+    return all(start + size == after for side in (inside, outside) for (start, size), (after, _) in pairwise(side))
 
 
 def _overlap(start: int, other_start: int, one: IDMap, other: IDMap) -> bool:
@@ -139,3 +141,25 @@ def to_container(host_id: int, maps: Sequence[IDMap]) -> int:
         if one.host_id <= host_id < one.host_id + one.size:
             return one.container_id + host_id - one.host_id
     raise LookupError(f"ID {host_id} is not mapped into the container")
+
+
+def moved(uid: int, gid: int, old: IDMappings, new: IDMappings) -> tuple[int, int]:
+    """Owner of a file under ``new`` mappings that has the owner ``uid`` and ``gid`` under ``old`` ones.
+
+    Whoever is nobody under the new ones becomes the overflow ID, as the kernel shows it. Raises LookupError for
+    somebody whom the old mappings cannot have made an owner; root is taken for the container's.
+    """
+    return _moved(uid, old.uids, new.uids), _moved(gid, old.gids, new.gids)
+
+
+def _moved(host_id: int, old: IDMaps, new: IDMaps) -> int:
+    try:
+        inside = to_container(host_id, old)
+    except LookupError:
+        if host_id != 0:
+            raise
+        inside = 0
+    try:
+        return to_host(inside, new)
+    except LookupError:
+        return OVERFLOW_ID

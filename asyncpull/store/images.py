@@ -96,6 +96,10 @@ class ImageWriter:
         named = _named(*names_removed(image.names, image.names_history, names))
         self.rows = self._images.table.change(self._lock, self.rows, {image_id: named})
 
+    def set_mapped_layers(self, image_id: str, layers: Sequence[str]) -> None:
+        """Record the copies of an image's top layer that have other owners."""
+        self.rows = self._images.table.change(self._lock, self.rows, {image_id: {"mapped-layers": list(layers)}})
+
     def remove(self, image_id: str) -> None:
         """Forget an image, then delete its big data."""
         self.rows = self._images.table.change(self._lock, self.rows, {image_id: None})

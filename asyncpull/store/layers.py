@@ -13,6 +13,7 @@ lock: they are moved into temporary directories, and those are deleted after it.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -81,11 +82,17 @@ class Trash:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A layer about to be added: its complete record, what is staged, and whether there is a tar-split with it."""
+    """A layer about to be added: its complete record, what is staged, and whether there is a tar-split with it.
+
+    A copy of a layer with other owners lies upon that layer, ``stands_on``, while its parent is the parent of that one;
+    and the root of its tree has an owner of its own.
+    """
 
     record: Raw
     staged: StagedLayer
     has_tar_split: bool
+    stands_on: str | None = None
+    root_owner: tuple[int, int] | None = None
 
     @property
     def id(self) -> str:
@@ -94,8 +101,8 @@ class Addition:
 
     @property
     def parent(self) -> str | None:
-        """The ID of its parent."""
-        parent = self.record.get("parent")
+        """The ID of the layer that its tree is stacked on."""
+        parent = self.stands_on or self.record.get("parent")
         return None if parent is None else str(parent)
 
 
@@ -201,6 +208,8 @@ class LayerWriter:
         for path in driver.connect(staged.directory, parent):
             if self._layers.is_synced:
                 sync_file(path)
+        if addition.root_owner is not None:
+            os.chown(staged.diff, *addition.root_owner)
         self._detach(addition.id)
         driver.install(addition.id, staged.directory)
         if addition.has_tar_split:

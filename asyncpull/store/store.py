@@ -22,6 +22,7 @@ from asyncpull.store.creation import create_container
 from asyncpull.store.driver.choice import open_driver
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.store.images import find_image, own_name
+from asyncpull.store.mapped import top_for
 from asyncpull.store.removal import name_to_untag, remove_container, remove_image, users_of
 from asyncpull.store.sections import Sections
 from asyncpull.store.staging import NewImage, Staging
@@ -178,19 +179,26 @@ class Store(Upkeep, Packer):
     ) -> ContainerRecord:
         """A container on an image, or on nothing if that is None: a writable layer, and a record as podman makes them.
 
-        ``name`` comes before the names of ``spec``; without any it gets one. Takes the locks of all records,
-        exclusively, for the time of some renames. Raises NotInStoreError, TooManyLayersError, UsageError, StoreError
-        also if a name is taken, NoSpaceError, StoreWriteError.
+        ``name`` comes before the names of ``spec``; without any it gets one. With ID mappings that the kernel cannot
+        apply to a mount, it stands on a copy of the image's top layer with other owners, which is made first and stays
+        with the image. Takes the locks of all records, exclusively, for the time of some renames. Raises
+        NotInStoreError, TooManyLayersError, UsageError, StoreError also if a name is taken, NoSpaceError,
+        StoreWriteError.
         """
         spec = spec or ContainerSpec()
         if name is not None:
             spec = replace(spec, names=(name, *spec.names))
         found = await self.image(image) if isinstance(image, str) else image
         async with self.stage() as staging:
-            staged = await self.new_layer(staging, found.layer if found else None)
+            top = None
+            if found:
+                in_userns = self.config.rootless
+                top = await top_for(self._sections, staging, found, spec.mappings, in_userns=in_userns)
+            staged = await self.new_layer(staging, top)
             await self._sections.chore(staged.copy_base, in_userns=self.config.rootless)
             async with self._sections.writing_everything() as every:
-                return await self._sections.work(create_container, every, staged, found.id if found else None, spec)
+                image_id = found.id if found else None
+                return await self._sections.work(create_container, every, staged, image_id, spec, top)
 
     async def set_container_data(self, container: ContainerRecord | str, items: Mapping[str, bytes]) -> ContainerRecord:
         """Store items with a container, replacing those of the same keys. Takes containers.lock, exclusively.

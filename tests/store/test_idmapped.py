@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import stat
+import struct
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +14,8 @@ import orjson
 import pytest
 
 from asyncpull import kernel
-from asyncpull.errors import MountError
+from asyncpull.errors import MountError, StoreError, UsageError
+from asyncpull.store.containers import ContainerSpec
 from asyncpull.store.idmap import IDMap, IDMappings
 from asyncpull.store.idmapped import is_supported, unmap, user_namespace
 from tests.store.made import commit_image, leftovers
@@ -147,3 +151,127 @@ def test_a_directory_that_is_not_there_is_nothing_to_unmap(place: Path) -> None:
     (place / "mapped/0/kept").touch()
     unmap(place / "mapped")
     assert (place / "mapped/0/kept").exists()
+
+
+def records(config: StoreConfig, kind: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = orjson.loads((config.graph_root / f"overlay-{kind}/{kind}.json").read_bytes())
+    return found
+
+
+@pytest.mark.usefixtures("mapping_kernel")
+async def test_a_container_is_made_as_podman_makes_it(store: Store, config: StoreConfig) -> None:
+    image = await commit_image(store, "localhost/app:1", BASE, TOP)
+    made = await store.create_container("app:1", "one", spec=ContainerSpec(mappings=MAPS))
+    assert made.mappings == MAPS
+    assert made.is_id_mapped
+    layer = await store.layer(made.layer)
+    assert layer.mappings == MAPS
+    assert layer.parent == image.layer
+    assert (await store.image(image.id)).mapped_layers == ()
+    async with store.mounted("one") as path:
+        assert owner(path) == owner(path / "etc/b") == (100000, 200000)
+    (raw,) = records(config, "containers")
+    assert raw["gidmap"] == [{"container_id": 0, "host_id": 200000, "size": 1000}]
+    assert list(raw).index("gidmap") < list(raw).index("flags")
+
+
+@pytest.fixture
+def no_mapping_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What podman's own switch makes of the kernel, for both."""
+    monkeypatch.setenv("_CONTAINERS_OVERLAY_DISABLE_IDMAP", "yes")
+
+
+def odd_files(diff: Path) -> None:
+    """Files whose owners are easily changed in the wrong way."""
+    (diff / "etc/suid").write_bytes(b"suid")
+    os.chown(diff / "etc/suid", 7, 8)
+    (diff / "etc/suid").chmod(0o6755)
+    os.link(diff / "etc/suid", diff / "other")
+    (diff / "link").symlink_to("/nowhere")
+    os.chown(diff / "link", 1000, 5000, follow_symlinks=False)
+    (diff / "capable").write_bytes(b"c")
+    os.setxattr(diff / "capable", "security.capability", CAPABILITY)
+    for name in ("etc/suid", "etc"):
+        os.utime(diff / name, ns=(10**18, 10**18))
+
+
+CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("no_mapping_kernel")
+async def test_where_the_kernel_cannot_map_the_top_layer_is_copied(store: Store, config: StoreConfig) -> None:
+    image = await commit_image(store, "localhost/app:1", BASE, TOP)
+    odd_files(store.diff_path(str(image.layer)))
+    before = {layer.id for layer in await store.layers()}
+
+    one = await store.create_container(image, "one", spec=ContainerSpec(mappings=MAPS))
+
+    (mapped,) = (await store.image(image.id)).mapped_layers
+    copy, template = await store.layer(mapped), await store.layer(str(image.layer))
+    assert (copy.parent, copy.diff_digest, copy.diff_size) == (
+        template.parent,
+        template.diff_digest,
+        template.diff_size,
+    )
+    assert copy.mappings == MAPS
+    assert (await store.layer(one.layer)).parent == mapped
+    directory = config.graph_root / "overlay" / mapped
+    assert sorted(path.name for path in directory.iterdir()) == [
+        *("diff", "diff1", "link", "lower", "lower-layers", "merged", "work")
+    ]
+    assert (directory / "lower-layers").read_text().split(":")[0] == image.layer
+    assert os.listdir(directory / "diff") == []
+    assert owner(directory / "diff") == (100000, 200000)
+    assert store.tar_split_path(mapped).read_bytes() == store.tar_split_path(template.id).read_bytes()
+    assert kernel.mounts_below(config.graph_root) == []
+    async with store.mounted("one") as path:
+        assert owner(path) == owner(path / "etc") == owner(path / "etc/a") == (100000, 200000)
+        assert owner(path / "etc/suid") == (100007, 200008)
+        assert owner(path / "link") == (5, 65534)
+        assert stat.S_IMODE((path / "etc/suid").stat().st_mode) == 0o6755
+        assert (path / "etc/suid").stat().st_nlink == 2
+        assert (path / "etc/suid").samefile(path / "other")
+        assert (path / "etc").stat().st_mtime_ns == (path / "etc/suid").stat().st_mtime_ns == 10**18
+        assert os.getxattr(path / "capable", "security.capability") == CAPABILITY
+
+    assert (await store.check(full=False)).findings == ()
+
+    two = await store.create_container(image, "two", spec=ContainerSpec(mappings=MAPS))
+    assert (await store.layer(two.layer)).parent == mapped
+    assert leftovers(config.graph_root) == []
+
+    await store.remove_container("one")
+    await store.remove_container("two")
+    assert {layer.id for layer in await store.layers()} == before | {mapped}
+    await store.remove_image(image.id, force=True)
+    assert await store.layers() == []
+
+
+@pytest.mark.usefixtures("no_mapping_kernel")
+async def test_a_copy_that_cannot_be_made_leaves_nothing(store: Store, config: StoreConfig) -> None:
+    image = await commit_image(store, "localhost/app:1", BASE)
+    layers = await store.layers()
+    (store.diff_path(str(image.layer))).rename(config.graph_root / "aside")
+    with pytest.raises(StoreError):
+        await store.create_container(image, "one", spec=ContainerSpec(mappings=MAPS))
+    (config.graph_root / "aside").rename(store.diff_path(str(image.layer)))
+    assert await store.layers() == layers
+    assert await store.containers() == []
+    assert (await store.image(image.id)).mapped_layers == ()
+    assert leftovers(config.graph_root) == []
+
+
+@pytest.mark.usefixtures("no_mapping_kernel")
+async def test_two_copies_at_once_become_one(store: Store) -> None:
+    image = await commit_image(store, "localhost/app:1", BASE)
+    specs = [ContainerSpec(names=(name,), mappings=MAPS) for name in ("one", "two")]
+    made = await asyncio.gather(*(store.create_container(image, spec=spec) for spec in specs))
+    (mapped,) = (await store.image(image.id)).mapped_layers
+    assert {(await store.layer(container.layer)).parent for container in made} == {mapped}
+    assert len(await store.layers()) == 4
+
+
+@pytest.mark.parametrize("mappings", [IDMappings(MAPS.uids), IDMappings((IDMap(1, 5, 1),), (IDMap(0, 5, 1),))])
+def test_a_container_needs_a_root_on_both_sides(mappings: IDMappings) -> None:
+    with pytest.raises(UsageError):
+        ContainerSpec(mappings=mappings)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from asyncpull.cli import exit_codes, namespace
+from asyncpull.cli.mappings import mapping_options, parse_mappings
 from asyncpull.cli.opening import run_with_store
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.settings import Session, global_options
 from asyncpull.cli.targets import for_each
+from asyncpull.store.containers import ContainerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,16 +23,26 @@ if TYPE_CHECKING:
 @click.command("create")
 @click.argument("image", metavar="IMAGE")
 @click.option("--name", metavar="NAME", help="The container's name.")
+@mapping_options
 @global_options
 @click.pass_obj
-def create(session: Session, image: str, name: str | None) -> int:
+def create(
+    session: Session,
+    image: str,
+    name: str | None,
+    uidmap: Sequence[str],
+    gidmap: Sequence[str],
+    subuidname: str | None,
+    subgidname: str | None,
+) -> int:
     """Create a container on an image that is in the store; print its ID."""
     settings = session.settings
+    spec = ContainerSpec(mappings=parse_mappings(uidmap, gidmap, subuidname, subgidname))
     namespace.enter()
 
     async def work(store: Store) -> int:
         record = await store.image(image)
-        container = await store.create_container(record, name)
+        container = await store.create_container(record, name, spec=spec)
         if settings.json:
             write_json(
                 {"id": container.id, "names": container.names, "image": container.image, "layer": container.layer}

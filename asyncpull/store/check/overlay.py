@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from asyncpull.store.check.inventory import Inventory
     from asyncpull.store.driver import Driver
+    from asyncpull.store.views import LayerRecord
 
 _PARTS = ("diff", "work", "merged", "empty")
 
@@ -167,13 +168,33 @@ def _write_lower(directory: Path, below: Sequence[str], links: Mapping[str, str]
 
 
 def _parts_of(inventory: Inventory, layer_id: str) -> tuple[str, ...]:
-    return ("work", "merged") if inventory.layers[layer_id].parent else ("work", "merged", "empty")
+    layer = inventory.layers[layer_id]
+    stands_on = layer.parent or _template(inventory, layer)
+    return ("work", "merged") if stands_on else ("work", "merged", "empty")
 
 
 def _below(inventory: Inventory, layer_id: str) -> list[str] | None:
     """The layers below one, the nearest first; None if a record is missing."""
-    chain = list(inventory.chain(layer_id))
-    return None if chain[-1].parent else [layer.id for layer in chain[1:]]
+    layer = inventory.layers[layer_id]
+    below: list[str] = []
+    while following := _template(inventory, layer) or layer.parent:
+        if following not in inventory.layers or following in below:
+            return None
+        below.append(following)
+        layer = inventory.layers[following]
+    return below
+
+
+def _template(inventory: Inventory, layer: LayerRecord) -> str | None:
+    """The layer that one with other owners is a copy of, and lies upon: beside it in the records, below it on disk."""
+    if not layer.is_id_mapped or not layer.diff_digest:
+        return None
+    twins = (
+        other.id
+        for other in inventory.layers.values()
+        if not other.is_id_mapped and (other.diff_digest, other.parent) == (layer.diff_digest, layer.parent)
+    )
+    return next(twins, None)
 
 
 def _layer_of(target: str) -> str:
