@@ -49,7 +49,7 @@ EXPECTED_OF_PODMAN = (
     "failed to find image",
     "identifier is not an image",
 )
-"""What podman says when it meets what others are doing; of its own pulls too, when a layer goes that it would reuse."""
+"""What podman says when it meets what others are doing: an image goes while it is listed, a layer that is reused."""
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ class Podman(threading.Thread):
                 self._podman("rm", name, is_ours=True)
             if self._chance.random() < 0.5:
                 self._podman("rmi", reference)
-            self._podman("images", "-a", "-q", is_ours=True)
+            self._podman("images", "-a", "-q")
 
     def _podman(self, verb: str, *arguments: str, is_ours: bool = False) -> str | None:
         """Run it; None if it failed, as may be expected unless it ``is_ours``: about what nobody else touches."""
