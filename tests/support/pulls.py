@@ -20,6 +20,7 @@ from asyncpull.pull import Puller
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.retry import RetryPolicy
 from asyncpull.spec.platform import parse_platform
+from asyncpull.store.config import StoreConfig
 from asyncpull.store.store import Store
 from tests.support import images, tars
 from tests.support.registry_simulator import RegistrySimulator
@@ -99,12 +100,12 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_at(root: Path) -> AsyncIterator[Bench]:
+async def bench_at(root: Path, driver: str = "overlay") -> AsyncIterator[Bench]:
     heard = Heard()
     access = RegistryAccess(tls_verify=False)
     async with (
         RegistrySimulator() as registry,
-        Store.open(root=root / "graph", run_root=root / "run") as store,
+        Store.open(StoreConfig(root / "graph", root / "run", driver)) as store,
         Puller(store, platform=AMD64, access=access, reporter=heard, retry=HURRY, limits=Limits(workers=2)) as puller,
     ):
         yield Bench(root / "graph", registry, store, puller, heard)
