@@ -100,12 +100,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_at(root: Path, driver: str = "overlay") -> AsyncIterator[Bench]:
+async def bench_at(root: Path, driver: str = "overlay", mount_program: str = "") -> AsyncIterator[Bench]:
     heard = Heard()
+    config = StoreConfig(root / "graph", root / "run", driver, mount_program=mount_program)
     access = RegistryAccess(tls_verify=False)
     async with (
         RegistrySimulator() as registry,
-        Store.open(StoreConfig(root / "graph", root / "run", driver)) as store,
+        Store.open(config) as store,
         Puller(store, platform=AMD64, access=access, reporter=heard, retry=HURRY, limits=Limits(workers=2)) as puller,
     ):
         yield Bench(root / "graph", registry, store, puller, heard)
