@@ -101,10 +101,14 @@ def hearing_waits(hear: Callable[[LockWait], None], *, patience: float = PATIENC
 class LockedFile:
     """A lock file while it is locked; ``fd`` belongs to whoever locked it."""
 
-    __slots__ = ("fd", "mode", "path")
+    __slots__ = ("fd", "mode", "path", "second")
 
-    def __init__(self, path: Path, fd: int, mode: LockMode) -> None:
-        self.path, self.fd, self.mode = path, fd, mode
+    def __init__(self, path: Path, fd: int, mode: LockMode, second: LockedFile | None = None) -> None:
+        self.path, self.fd, self.mode, self.second = path, fd, mode, second
+
+    def with_second(self, second: LockedFile) -> LockedFile:
+        """This lock and another that guards the same records: both get a token, readers look at this one only."""
+        return LockedFile(self.path, self.fd, self.mode, second)
 
     def token(self) -> bytes:
         """The change token: 64 bytes, or none if the file was never written."""
@@ -118,6 +122,8 @@ class LockedFile:
         if self.mode is not LockMode.EXCLUSIVE:
             raise ValueError(f"{self.path} is not locked for writing")
         token = struct.pack("<QQI", time.time_ns(), next(_writes), os.getpid()) + os.urandom(44)
+        if self.second is not None:
+            self.second.write_token()
         os.pwrite(self.fd, token, 0)
         return token
 
@@ -180,6 +186,35 @@ async def locked(path: Path, mode: LockMode, *, is_brief: bool = True) -> AsyncI
     Raises StoreWriteError, StoreError.
     """
     fd = _open(path)
+    await _acquired(path, fd, mode, is_brief=is_brief)
+    try:
+        yield LockedFile(path, fd, mode)
+    finally:
+        _release(fd)
+
+
+@asynccontextmanager
+async def locked_if_there(path: Path) -> AsyncIterator[LockedFile | None]:
+    """Hold the lock on ``path``, shared, in a place where nothing is ever created or written by us.
+
+    None where there is no lock file: then nobody has changed anything there yet, or nobody can. Raises StoreError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    except OSError as error:
+        raise StoreError(f"cannot open the lock file: {error.strerror}", str(path)) from error
+    await _acquired(path, fd, LockMode.SHARED, is_brief=True)
+    try:
+        yield LockedFile(path, fd, LockMode.SHARED)
+    finally:
+        _release(fd)
+
+
+async def _acquired(path: Path, fd: int, mode: LockMode, *, is_brief: bool) -> None:
+    """Return when the lock is held; after any exception ``fd`` is closed, or will be by the thread that waits."""
     try:
         acquired = _acquire(fd, mode, wait=False)
     except OSError as error:
@@ -187,10 +222,6 @@ async def locked(path: Path, mode: LockMode, *, is_brief: bool = True) -> AsyncI
         raise _cannot_lock(path, error) from error
     if not acquired:
         await _Wait(path, fd, mode, is_brief=is_brief).finished()
-    try:
-        yield LockedFile(path, fd, mode)
-    finally:
-        _release(fd)
 
 
 class _Wait:

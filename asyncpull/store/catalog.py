@@ -5,6 +5,7 @@ Nothing here changes the store, but for incomplete layers, which whoever finds t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from asyncpull.errors import NotInStoreError, StoreError
@@ -16,7 +17,7 @@ from asyncpull.store.snapshot import StoreSnapshot, StoreStatus, status_of
 from asyncpull.store.table import Rows, find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from asyncpull.spec.digest import Digest
@@ -51,8 +52,11 @@ class Catalog:
         return list((await self._layer_rows()).by_id.values())
 
     async def images(self) -> list[ImageRecord]:
-        """All images. Takes images.lock, shared. Raises StoreCorruptError, StoreError."""
-        return list((await self._sections.read(self._sections.images.table)).by_id.values())
+        """All images; those that other stores lend are read-only. Takes images.lock, shared.
+
+        Raises StoreCorruptError, StoreError.
+        """
+        return list((await self._image_rows()).by_id.values())
 
     async def containers(self) -> list[ContainerRecord]:
         """All containers, also those that a reboot may lose. Takes containers.lock, shared.
@@ -99,7 +103,7 @@ class Catalog:
 
         Takes images.lock, shared. Raises NotInStoreError, StoreError.
         """
-        return require(find_image(await self._sections.read(self._sections.images.table), target), "image", target)
+        return require(find_image(await self._image_rows(), target), "image", target)
 
     async def container(self, target: str) -> ContainerRecord:
         """The container with this ID, name, or beginning of an ID. Takes containers.lock, shared.
@@ -113,7 +117,9 @@ class Catalog:
 
         Raises NotInStoreError, StoreError.
         """
-        path = self._sections.images.big_data_path(image.id, key)
+        paths = [self._sections.images.big_data_path(image.id, key)]
+        paths += [store.images.directory / image.id / paths[0].name for store in self._sections.additional]
+        path = next((path for path in paths if path.exists()), paths[0])
 
         def read() -> bytes:
             with disk_errors(path):
@@ -121,6 +127,8 @@ class Catalog:
 
         if key not in image.big_data_names:
             raise NotInStoreError(f"image {image.id} has no {key}")
+        if path != paths[0] or self._sections.is_read_only:
+            return await self._sections.work(read)  # nobody who keeps to the rules changes it
         async with locked(self._sections.images.table.lock_path, LockMode.SHARED):
             return await self._sections.work(read)
 
@@ -160,7 +168,7 @@ class Catalog:
         Raises StoreCorruptError, StoreError.
         """
         layers = await self._layer_rows()
-        images = await self._sections.read(self._sections.images.table)
+        images = await self._image_rows()
         return StoreSnapshot(layers.by_id, images.by_id)
 
     async def status(self) -> StoreStatus:
@@ -181,7 +189,9 @@ class Catalog:
 
     def tar_split_path(self, layer_id: str) -> Path:
         """Where the tar-split of a layer is, if it has one; it may vanish whenever the layer is removed."""
-        return self._sections.layers.tar_split_path(layer_id)
+        own = self._sections.layers.tar_split_path(layer_id)
+        lent = (store.tar_split_path(layer_id) for store in self._sections.additional)
+        return next((path for path in (own, *lent) if path.exists()), own)
 
     async def mounts(self) -> list[MountRecord]:
         """What is mounted, as it is counted. Takes mountpoints.lock, shared. Raises StoreError."""
@@ -203,9 +213,17 @@ class Catalog:
     async def _layer_rows(self) -> Rows[LayerRecord]:
         rows = await self._sections.read(self._sections.layers.table)
         if any(layer.is_incomplete for layer in rows.by_id.values()):
-            async with self._sections.writing_layers() as layers:
-                rows = layers.rows
-        return rows
+            if self._sections.is_read_only:
+                rows = replace(rows, by_id={key: each for key, each in rows.by_id.items() if not each.is_incomplete})
+            else:
+                async with self._sections.writing_layers() as layers:
+                    rows = layers.rows
+        lent = await self._sections.lent_layers()
+        return replace(rows, by_id={**rows.by_id, **_others(lent, rows.by_id)}) if lent else rows
+
+    async def _image_rows(self) -> Rows[ImageRecord]:
+        rows, lent = await self._sections.read(self._sections.images.table), await self._sections.lent_images()
+        return replace(rows, by_id={**rows.by_id, **_others(lent, rows.by_id)}) if lent else rows
 
 
 def _layers_with_digest(rows: Rows[LayerRecord], digest: str) -> list[LayerRecord]:
@@ -221,6 +239,10 @@ def _only(records: Sequence[R], target: str) -> R | None:
 def find_container(rows: Rows[ContainerRecord], target: str) -> ContainerRecord:
     """The container with this ID, name, or beginning of an ID. Raises NotInStoreError, StoreError."""
     return require(find(rows, lambda container: container.names, target), "container", target)
+
+
+def _others(lent: Mapping[str, R], own: Mapping[str, R]) -> dict[str, R]:
+    return {key: record for key, record in lent.items() if key not in own}
 
 
 def require(record: R | None, noun: str, target: str) -> R:

@@ -70,7 +70,8 @@ def prepare(layers: Layers, image: NewImage) -> None:
                 parent = Parent(layer.parent, directory)
             layers.driver.connect(layer.staged.directory, parent)
         if layers.is_synced:
-            roots = {path.stat().st_dev: path for path in (layers.driver.home, layers.directory)}
+            homes = (layers.driver.home, layers.driver.image_staging_root.parent, layers.directory)
+            roots = {path.stat().st_dev: path for path in homes}
             for path in roots.values():
                 kernel.sync_file_system(path)
 
@@ -91,7 +92,7 @@ def commit(layers: LayerWriter, images: ImageWriter, image: NewImage) -> ImageRe
 
 
 def _is_there(layers: LayerWriter, layer: NewLayer) -> bool:
-    existing = layers.rows.by_id.get(layer.id)
+    existing = layers.find(layer.id)
     if existing is None:
         return False
     if existing.parent != layer.parent:

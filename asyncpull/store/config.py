@@ -74,6 +74,14 @@ class StoreConfig:
         return self.options.get("sync", "filesystem") != "none"
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether the graph root is on a file system that nobody can write to."""
+        try:
+            return bool(os.statvfs(self.graph_root).f_flag & os.ST_RDONLY)
+        except OSError:
+            return False
+
+    @property
     def ignore_chown_errors(self) -> bool:
         """Whether files may belong to somebody else than the archive says, where it cannot be helped."""
         return self.options.get("ignore_chown_errors", "").lower() in ("true", "1", "yes")

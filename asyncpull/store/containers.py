@@ -74,10 +74,18 @@ class ContainerSpec:
 class Containers:
     """The container store below a graph root; ``run_directory`` has what a reboot may lose."""
 
-    def __init__(self, graph_root: Path, run_root: Path, driver: str) -> None:
+    def __init__(self, graph_root: Path, run_root: Path, driver: str, *, is_transient: bool = False) -> None:
+        """``is_transient``: lock and records of volatile containers are in the run root, and all new ones are."""
+        self.is_transient = is_transient
         self.directory = graph_root / f"{driver}-containers"
         self.run_directory = run_root / f"{driver}-containers"
-        self.table: Table[ContainerRecord] = Table(self.directory, CONTAINERS, ContainerRecord.from_raw)
+        self.table: Table[ContainerRecord] = Table(
+            self.directory,
+            CONTAINERS,
+            ContainerRecord.from_raw,
+            volatile_directory=self.run_directory if is_transient else None,
+            lock_directory=self.run_directory if is_transient else None,
+        )
 
     def data_path(self, container_id: str) -> Path:
         """The directory ``userdata`` of a container, which lasts as long as the container does."""

@@ -52,7 +52,7 @@ def create_container(
 
 
 def _image(every: Everything, image_id: str) -> ImageRecord:
-    image = every.images.rows.by_id.get(image_id)
+    image = every.images.find(image_id)
     if image is None:
         raise NotInStoreError(f"image {image_id} was removed from the store meanwhile")
     return image

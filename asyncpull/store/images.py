@@ -53,11 +53,15 @@ class Images:
 class ImageWriter:
     """The images while their lock is held exclusively; ``rows`` are up to date."""
 
-    def __init__(self, images: Images, lock: LockedFile) -> None:
-        """Load. Raises StoreCorruptError, StoreError."""
-        self._images, self._lock = images, lock
+    def __init__(self, images: Images, lock: LockedFile, lent: Mapping[str, ImageRecord] | None = None) -> None:
+        """Load; ``lent`` are the images of other stores. Raises StoreCorruptError, StoreError."""
+        self._images, self._lock, self._lent = images, lock, lent or {}
         self.rows: Rows[ImageRecord] = images.table.load(lock)
         sweep(images.directory)
+
+    def find(self, image_id: str) -> ImageRecord | None:
+        """The image with this ID, the store's own or a lent one."""
+        return self.rows.by_id.get(image_id) or self._lent.get(image_id)
 
     def put(self, image: NewImage) -> ImageRecord:
         """Record an image, or bring the one with this ID up to date: its items are overwritten, its names added.

@@ -29,7 +29,7 @@ from asyncpull.store.views import LayerRecord
 from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from asyncpull.lockfile import LockedFile
@@ -46,38 +46,41 @@ MAX_LAYERS = 500
 class Trash:
     """Where trees go that are to be deleted after the lock was given back."""
 
-    def __init__(self, trees_root: Path, files_root: Path) -> None:
-        self._roots = trees_root, files_root
-        self._trees: TempDir | None = None
-        self._files: TempDir | None = None
+    def __init__(self, trees_roots: Sequence[Path], files_root: Path) -> None:
+        """``trees_roots`` are the staging directories of a driver: a tree goes to the one of its own home."""
+        self._trees_roots, self._files_root = trees_roots, files_root
+        self._taken: dict[Path, TempDir] = {}
 
     def take_tree(self, path: Path) -> None:
         """Move the directory of a layer in."""
+        homes = [root for root in self._trees_roots if path.is_relative_to(root.parent)]
         try:
-            self._trees = self._trees or TempDir.create(self._roots[0])
-            self._trees.take(path)
+            self._into(homes[0] if homes else self._trees_roots[0]).take(path)
         except NoSpaceError:  # not even a directory can be made: then there is no room to be patient
             remove_tree(path)
 
     def take_file(self, path: Path) -> None:
         """Move a tar-split file, or a directory of big data, in."""
         try:
-            self._files = self._files or TempDir.create(self._roots[1])
-            self._files.take(path)
+            self._into(self._files_root).take(path)
         except NoSpaceError:
             remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was moved in."""
-        return self._trees is None and self._files is None
+        return not self._taken
 
     def delete(self) -> None:
         """Delete all that was moved in."""
-        for directory in (self._trees, self._files):
-            if directory is not None:
-                directory.remove()
-        self._trees = self._files = None
+        for directory in self._taken.values():
+            directory.remove()
+        self._taken.clear()
+
+    def _into(self, root: Path) -> TempDir:
+        if root not in self._taken:
+            self._taken[root] = TempDir.create(root)
+        return self._taken[root]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +110,32 @@ class Addition:
 
 
 class Layers:
-    """The layer store below a graph root."""
+    """The layer store below a graph root.
 
-    def __init__(self, graph_root: Path, driver: Driver, *, is_synced: bool = True) -> None:
+    With an ``image_root`` layers of images are recorded there, and their trees are there; their tar-split files stay
+    below the graph root. With a ``volatile_root`` records of volatile layers are there.
+    """
+
+    def __init__(
+        self,
+        graph_root: Path,
+        driver: Driver,
+        *,
+        is_synced: bool = True,
+        image_root: Path | None = None,
+        volatile_root: Path | None = None,
+    ) -> None:
         self.is_synced = is_synced
-        self.directory = graph_root / f"{driver.name}-layers"
+        name = f"{driver.name}-layers"
+        self.directory = graph_root / name
         self.driver = driver
-        self.table: Table[LayerRecord] = Table(self.directory, LAYERS, LayerRecord.from_raw)
+        self.table: Table[LayerRecord] = Table(
+            self.directory,
+            LAYERS,
+            LayerRecord.from_raw,
+            image_directory=image_root / name if image_root else None,
+            volatile_directory=volatile_root / name if volatile_root else None,
+        )
 
     @property
     def temp_root(self) -> Path:
@@ -126,38 +148,54 @@ class Layers:
 
     def trash(self) -> Trash:
         """Empty; costs nothing until something is moved in."""
-        return Trash(self.driver.staging_root, self.temp_root)
+        return Trash(self._trees_roots(), self.temp_root)
 
     def remove_abandoned(self) -> None:
         """Delete what dead programs left in the temporary directories; needs no lock."""
-        remove_abandoned(self.driver.staging_root)
-        remove_abandoned(self.temp_root)
+        for root in (*self._trees_roots(), self.temp_root):
+            remove_abandoned(root)
+
+    def _trees_roots(self) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys((self.driver.staging_root, self.driver.image_staging_root)))
 
 
-class LayerWriter:
+class LayerReader:
+    """The layers of a store, as ``rows``, and those that are lent to it by other stores."""
+
+    def __init__(self, rows: Rows[LayerRecord], lent: Mapping[str, LayerRecord]) -> None:
+        self.rows, self.lent = rows, lent
+
+    def find(self, layer_id: str) -> LayerRecord | None:
+        """The layer with this ID, the store's own or a lent one."""
+        return self.rows.by_id.get(layer_id) or self.lent.get(layer_id)
+
+    def depth(self, layer_id: str | None) -> int:
+        """How many layers there are from ``layer_id`` down to its base. Raises NotInStoreError for a broken chain."""
+        number = 0
+        while layer_id is not None:
+            layer = self.find(layer_id)
+            if layer is None or number > len(self.rows.by_id) + len(self.lent):
+                raise NotInStoreError(f"layer {layer_id} is not in the store")
+            layer_id = layer.parent
+            number += 1
+        return number
+
+
+class LayerWriter(LayerReader):
     """The layers while their lock is held exclusively; ``rows`` are up to date and all complete."""
 
-    def __init__(self, layers: Layers, lock: LockedFile, trash: Trash) -> None:
+    def __init__(
+        self, layers: Layers, lock: LockedFile, trash: Trash, lent: Mapping[str, LayerRecord] | None = None
+    ) -> None:
         """Load, and remove what somebody left incomplete. Raises StoreCorruptError, StoreError."""
+        super().__init__(layers.table.load(lock), lent or {})
         self._layers, self._lock, self._trash = layers, lock, trash
-        self.rows: Rows[LayerRecord] = layers.table.load(lock)
         sweep(layers.directory)
         incomplete = [layer.id for layer in self.rows.by_id.values() if layer.is_incomplete]
         for layer_id in incomplete:
             _log.warning("found an incomplete layer, removing it", layer=layer_id)
         if incomplete:
             self._drop(incomplete)
-
-    def depth(self, layer_id: str | None) -> int:
-        """How many layers there are from ``layer_id`` down to its base. Raises NotInStoreError for a broken chain."""
-        number = 0
-        while layer_id is not None:
-            layer = self.rows.by_id.get(layer_id)
-            if layer is None or number > len(self.rows.by_id):
-                raise NotInStoreError(f"layer {layer_id} is not in the store")
-            layer_id = layer.parent
-            number += 1
-        return number
 
     def add(self, additions: Sequence[Addition], *, volatile: bool = False) -> None:
         """Make staged layers part of the store, parents first; all of them, or after an error none.
@@ -168,7 +206,7 @@ class LayerWriter:
             return
         ids = [addition.id for addition in additions]
         try:
-            self._append([_incomplete(addition.record) for addition in additions], volatile)
+            self._append(additions, volatile)
             with disk_errors(self._layers.directory):
                 for addition in additions:
                     self._put_in_place(addition)
@@ -215,9 +253,15 @@ class LayerWriter:
         if addition.has_tar_split:
             staged.tar_split.rename(self._layers.tar_split_path(addition.id))
 
-    def _append(self, records: Sequence[Raw], volatile: bool) -> None:
-        stable, lost = ((), records) if volatile else (records, ())
-        self.rows = self._layers.table.change(self._lock, self.rows, {}, append=stable, append_volatile=lost)
+    def _append(self, additions: Sequence[Addition], volatile: bool) -> None:
+        table = self._layers.table
+        files: tuple[list[Raw], list[Raw], list[Raw]] = ([], [], [])
+        for addition in additions:
+            file = 1 if volatile else 2 if table.is_split and addition.staged.is_of_image else 0
+            files[file].append(_incomplete(addition.record))
+        self.rows = table.change(
+            self._lock, self.rows, {}, append=files[0], append_volatile=files[1], append_apart=files[2]
+        )
 
     def _drop(self, ids: Sequence[str]) -> None:
         """Detach trees, then forget the records."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.lockfile import LockedFile
-    from asyncpull.store.layers import LayerWriter
+    from asyncpull.store.layers import LayerReader
 
 MountTarget = str | ImageRecord | ContainerRecord | LayerRecord | MountRecord
 """What can be mounted: a record, or an ID or name, which is looked for among containers, then images, then layers."""
@@ -60,7 +60,7 @@ class Mounter(Catalog):
         sections = self._sections
         made: list[MountRecord] = []
 
-        def mount(layers: LayerWriter, counts: LockedFile) -> None:
+        def mount(layers: LayerReader, counts: LockedFile) -> None:
             made.append(mount_layer(sections.mounts, counts, layers, layer_id, container, request))
 
         try:

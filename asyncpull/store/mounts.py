@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncpull.lockfile import LockedFile
     from asyncpull.store.driver import Driver
     from asyncpull.store.idmap import IDMappings
-    from asyncpull.store.layers import LayerWriter
+    from asyncpull.store.layers import LayerReader
     from asyncpull.store.views import ContainerRecord
 
 _log = Log(__name__)
@@ -80,7 +80,8 @@ class Mounts:
         plan = self._driver.plan_mount(layer_id, how)
         if plan.is_in_place:
             return self._count(lock, MountRecord(layer_id, plan.target, known.count + 1 if known else 1))
-        self._keep_private()
+        if plan.target.is_relative_to(self._driver.home):
+            self._keep_private()
         if kernel.is_mount_point(plan.target):
             _require_alike(plan.target, how)
         else:
@@ -94,10 +95,10 @@ class Mounts:
             kernel.unmount(plan.target, kernel.MNT_DETACH)
             raise
 
-    def unmount(self, storage_lock: LockedFile, lock: LockedFile, layer_id: str, *, force: bool) -> int:
+    def unmount(self, storage_lock: LockedFile | None, lock: LockedFile, layer_id: str, *, force: bool) -> int:
         """Count down, and unmount at zero, or at once with ``force``; the count that remains.
 
-        Raises MountError if it is not mounted, StoreError.
+        Without ``storage_lock`` the store is on read-only media. Raises MountError if it is not mounted, StoreError.
         """
         known = self.find(layer_id)
         if known is None:
@@ -116,7 +117,8 @@ class Mounts:
         unmap(known.path.with_name("mapped"))
         self._renew(known.path)
         self._count(lock, MountRecord(layer_id, known.path, 0))
-        self._release(storage_lock)
+        if storage_lock is not None:
+            self._release(storage_lock)
         return 0
 
     def _count(self, lock: LockedFile, record: MountRecord) -> MountRecord:
@@ -157,7 +159,13 @@ class Mounts:
                 kernel.unmount(home, kernel.MNT_DETACH)  # busy with open files only, of a pull perhaps
 
     def _renew(self, path: Path) -> None:
-        """Put a new directory in the place of the mount point, so that whoever still has it open does not use it."""
+        """Put a new directory in the place of the mount point, so that whoever still has it open does not use it.
+
+        In the run root there is nothing else beside it, and it goes.
+        """
+        if not path.is_relative_to(self._driver.home):
+            remove_tree(path.parent)
+            return
         fresh = path.with_name(f"{path.name}.1")
         with disk_errors(path):
             if path.is_dir():
@@ -181,7 +189,7 @@ class MountRequest:
 def mount_layer(
     mounts: Mounts,
     lock: LockedFile,
-    layers: LayerWriter,
+    layers: LayerReader,
     layer_id: str,
     container: ContainerRecord | None,
     request: MountRequest,
@@ -190,11 +198,11 @@ def mount_layer(
 
     Raises NotInStoreError, MountError, StoreError.
     """
-    layer = layers.rows.by_id.get(layer_id)
+    layer = layers.find(layer_id)
     if layer is None:
         raise NotInStoreError(f"layer {layer_id} is not in the store")
     mappings = container.mappings if container is not None else NO_MAPPINGS
-    parent = layers.rows.by_id.get(layer.parent or "")
+    parent = layers.find(layer.parent or "")
     if parent is None or parent.mappings == mappings or not (mappings.uids and mappings.gids):
         mappings = NO_MAPPINGS  # the files have the owners already that they are to be seen with
     elif not mounts.maps(mappings):

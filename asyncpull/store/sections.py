@@ -11,6 +11,9 @@ Locks are taken in the one order that all programs of the store share, and given
 3. Those threads never wait for a lock, so that a holder can always finish. Slow work without a lock (deleting trees,
    syncing a file system) has threads of its own, and does not keep a holder waiting.
 4. Trees to be deleted are moved aside in a section and deleted after it.
+5. Additional image stores are read before a section, each under its own lock alone (see ``additional``).
+6. Where images are kept apart, layers have two locks, taken in the order graph root, image root. On read-only media
+   nobody writes: there records are read under locks where there are lock files, and mounts are all that is locked.
 """
 
 from __future__ import annotations
@@ -22,22 +25,24 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from asyncpull.errors import StoreError
-from asyncpull.lockfile import LockMode, locked
+from asyncpull.errors import StoreError, StoreWriteError
+from asyncpull.lockfile import LockMode, locked, locked_if_there
+from asyncpull.store.additional import AdditionalStore
 from asyncpull.store.containers import Containers, ContainerWriter
 from asyncpull.store.images import Images, ImageWriter
-from asyncpull.store.layers import Layers, LayerWriter
+from asyncpull.store.layers import LayerReader, Layers, LayerWriter
 from asyncpull.store.mounts import Mounts
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from concurrent.futures import Executor
 
     from asyncpull.lockfile import LockedFile
     from asyncpull.store.config import StoreConfig
     from asyncpull.store.driver import Driver
     from asyncpull.store.table import Rows, Table, View
+    from asyncpull.store.views import ImageRecord, LayerRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,11 +61,13 @@ class Everything:
 
 @dataclass(frozen=True, slots=True)
 class RecordLocks:
-    """The locks of the three tables, held."""
+    """The locks of the three tables, held, or None where nobody can write; and what other stores lend."""
 
-    layers: LockedFile
-    images: LockedFile
-    containers: LockedFile
+    layers: LockedFile | None
+    images: LockedFile | None
+    containers: LockedFile | None
+    lent_layers: Mapping[str, LayerRecord]
+    lent_images: Mapping[str, ImageRecord]
 
 
 class Sections:
@@ -68,10 +75,21 @@ class Sections:
 
     def __init__(self, config: StoreConfig, driver: Driver) -> None:
         self.driver = driver
-        self.layers = Layers(config.graph_root, driver, is_synced=config.is_synced)
-        self.images = Images(config.graph_root, driver.name)
-        self.containers = Containers(config.graph_root, config.run_root, driver.name)
+        self.is_read_only = config.is_read_only
+        self.layers = Layers(
+            config.graph_root,
+            driver,
+            is_synced=config.is_synced,
+            image_root=config.image_root,
+            volatile_root=config.run_root if config.is_transient else None,
+        )
+        self.images = Images(config.image_root or config.graph_root, driver.name)
+        self.containers = Containers(config.graph_root, config.run_root, driver.name, is_transient=config.is_transient)
         self.mounts = Mounts(config.run_root, driver)
+        # Images that lie beside the containers, from before a place of their own was configured, still serve.
+        former = (config.graph_root,) if config.image_root else ()
+        self.additional = tuple(AdditionalStore(root, driver.name) for root in (*former, *config.additional_roots))
+        self._graph_root = config.graph_root
         self._storage_lock = config.graph_root / "storage.lock"
         self._holders = ThreadPoolExecutor(8, thread_name_prefix="store")
         self._chores = ThreadPoolExecutor(2, thread_name_prefix="store-chore")
@@ -93,48 +111,81 @@ class Sections:
 
     async def read(self, table: Table[V]) -> Rows[V]:
         """The records of one table as they are now, under its lock, shared, for the time of reading them."""
-        async with locked(table.lock_path, LockMode.SHARED) as lock:
+        async with self._shared(table) as lock:
             return await self.work(table.load, lock)
+
+    async def lent_layers(self) -> Mapping[str, LayerRecord]:
+        """The complete layers of all additional stores, the first store's first. Takes their locks for a moment."""
+        lent: dict[str, LayerRecord] = {}
+        for store in self.additional:
+            rows = await self._read_lent(store.layers)
+            for layer in rows.by_id.values():
+                if not layer.is_incomplete:
+                    lent.setdefault(layer.id, layer)
+        return lent
+
+    async def lent_images(self) -> Mapping[str, ImageRecord]:
+        """The images of all additional stores, the first store's first. Takes their locks for a moment."""
+        lent: dict[str, ImageRecord] = {}
+        for store in self.additional:
+            for image in (await self._read_lent(store.images)).by_id.values():
+                lent.setdefault(image.id, image)
+        return lent
+
+    def require_writable(self) -> None:
+        """Raise StoreWriteError if the store is on read-only media."""
+        if self.is_read_only:
+            raise StoreWriteError(
+                "the store is on read-only media, and can only be looked at and mounted read-only",
+                str(self._graph_root),
+                "name another store with --root, and this one as additionalimagestores in storage.conf",
+            )
 
     @asynccontextmanager
     async def reading_everything(self) -> AsyncIterator[RecordLocks]:
         """All locks of records, shared, that of the mount counts among them."""
         await self.work(self.mounts.prepare)
+        lent_layers, lent_images = await self.lent_layers(), await self.lent_images()
         async with (
-            locked(self.layers.table.lock_path, LockMode.SHARED) as layers,
+            self._shared(self.layers.table) as layers,
             locked(self.mounts.lock_path, LockMode.SHARED),
-            locked(self.images.table.lock_path, LockMode.SHARED) as images,
-            locked(self.containers.table.lock_path, LockMode.SHARED) as containers,
+            self._shared(self.images.table) as images,
+            self._shared(self.containers.table) as containers,
         ):
-            yield RecordLocks(layers, images, containers)
+            yield RecordLocks(layers, images, containers, lent_layers, lent_images)
 
     @asynccontextmanager
     async def writing_layers(self) -> AsyncIterator[LayerWriter]:
         """layers.lock, exclusively. What was moved aside is deleted when the lock has been given back."""
+        self.require_writable()
+        lent = await self.lent_layers()
         trash = self.layers.trash()
         try:
-            async with locked(self.layers.table.lock_path, LockMode.EXCLUSIVE) as lock:
-                yield await self.work(LayerWriter, self.layers, lock, trash)
+            async with self._locked(self.layers.table, LockMode.EXCLUSIVE) as lock:
+                yield await self.work(LayerWriter, self.layers, lock, trash, lent)
         finally:
             if not trash.is_empty:
                 await self.chore(trash.delete)
 
     @asynccontextmanager
-    async def writing_images(self) -> AsyncIterator[ImageWriter]:
+    async def writing_images(self, lent: Mapping[str, ImageRecord] | None = None) -> AsyncIterator[ImageWriter]:
         """images.lock, exclusively; layers.lock, if it is needed, is taken before."""
+        self.require_writable()
         async with locked(self.images.table.lock_path, LockMode.EXCLUSIVE) as lock:
-            yield await self.work(ImageWriter, self.images, lock)
+            yield await self.work(ImageWriter, self.images, lock, lent)
 
     @asynccontextmanager
     async def writing_everything(self) -> AsyncIterator[Everything]:
         """All locks of records, exclusively. What removed containers leave is deleted after."""
+        self.require_writable()
         await self.work(self.mounts.prepare)
+        lent = await self.lent_images()
         removed: list[str] = []
         try:
             async with AsyncExitStack() as stack:
                 layers = await stack.enter_async_context(self.writing_layers())
                 mounts_lock = await stack.enter_async_context(locked(self.mounts.lock_path, LockMode.EXCLUSIVE))
-                images = await stack.enter_async_context(self.writing_images())
+                images = await stack.enter_async_context(self.writing_images(lent))
                 containers = await stack.enter_async_context(self.writing_containers(removed))
                 yield Everything(layers, images, containers, mounts_lock)
         finally:
@@ -144,18 +195,49 @@ class Sections:
     @asynccontextmanager
     async def writing_containers(self, removed: list[str] | None = None) -> AsyncIterator[ContainerWriter]:
         """containers.lock, exclusively; other locks, if they are needed, are taken before. ``removed`` gets IDs."""
+        self.require_writable()
         async with locked(self.containers.table.lock_path, LockMode.EXCLUSIVE) as lock:
             yield await self.work(ContainerWriter, self.containers, lock, [] if removed is None else removed)
 
     @asynccontextmanager
-    async def mounting(self) -> AsyncIterator[tuple[LockedFile, LayerWriter, LockedFile]]:
-        """What mounting and unmounting need: storage.lock, the layers, the lock of the counts."""
+    async def mounting(self) -> AsyncIterator[tuple[LockedFile | None, LayerReader, LockedFile]]:
+        """What mounting and unmounting need: storage.lock, the layers, the lock of the counts.
+
+        On read-only media that is the lock of the counts, which are in the run root.
+        """
         await self.work(self.mounts.prepare)
+        if self.is_read_only:
+            rows, lent = await self.read(self.layers.table), await self.lent_layers()
+            async with locked(self.mounts.lock_path, LockMode.EXCLUSIVE) as counts_lock:
+                yield None, LayerReader(rows, lent), counts_lock
+            return
         async with AsyncExitStack() as stack:
             storage_lock = await stack.enter_async_context(locked(self._storage_lock, LockMode.EXCLUSIVE))
             layers = await stack.enter_async_context(self.writing_layers())
             counts_lock = await stack.enter_async_context(locked(self.mounts.lock_path, LockMode.EXCLUSIVE))
             yield storage_lock, layers, counts_lock
+
+    @asynccontextmanager
+    async def _locked(self, table: Table[V], mode: LockMode) -> AsyncIterator[LockedFile]:
+        async with locked(table.lock_path, mode) as lock:
+            if table.second_lock_path is None:
+                yield lock
+                return
+            async with locked(table.second_lock_path, mode) as second:
+                yield lock.with_second(second)
+
+    @asynccontextmanager
+    async def _shared(self, table: Table[V]) -> AsyncIterator[LockedFile | None]:
+        if self.is_read_only and table.lock_path.is_relative_to(self._graph_root):
+            async with locked_if_there(table.lock_path) as there:
+                yield there
+        else:
+            async with self._locked(table, LockMode.SHARED) as lock:
+                yield lock
+
+    async def _read_lent(self, table: Table[V]) -> Rows[V]:
+        async with locked_if_there(table.lock_path) as lock:
+            return await self.work(table.load, lock)
 
     async def _to_the_end(self, executor: Executor, job: Callable[[], T]) -> T:
         if self._closed:

@@ -23,12 +23,14 @@ class StagedLayer:
 
     ``directory`` is all of what will be the layer's directory; ``tar_split`` does not exist yet. ``base`` is the tree
     of the parent where the driver wants it copied into ``diff``, by whoever fills that, before anything else.
+    ``is_of_image``: it belongs where layers of images are kept.
     """
 
     directory: Path
     diff: Path
     tar_split: Path
     base: Path | None = None
+    is_of_image: bool = True
 
     def copy_base(self, *, in_userns: bool) -> None:
         """Begin with a copy of the parent's tree, where the driver wants one; slow.
@@ -80,15 +82,16 @@ class NewImage:
 class Staging:
     """Private room in a store: two temporary directories, whose locks keep everybody else away from them."""
 
-    def __init__(self, driver: Driver, files_root: Path) -> None:
-        """Nothing is on disk before ``open``."""
-        self._driver, self._files_root = driver, files_root
+    def __init__(self, driver: Driver, files_root: Path, *, for_images: bool = True) -> None:
+        """Nothing is on disk before ``open``. ``for_images``: it is layers of images that are staged here."""
+        self._driver, self._files_root, self._for_images = driver, files_root, for_images
         self._trees: TempDir | None = None
         self._files: TempDir | None = None
 
     def open(self) -> None:
         """Make both directories. Raises StoreWriteError, NoSpaceError, StoreError; ``remove`` is due all the same."""
-        self._trees = TempDir.create(self._driver.staging_root)
+        root = self._driver.image_staging_root if self._for_images else self._driver.staging_root
+        self._trees = TempDir.create(root)
         self._files = TempDir.create(self._files_root)
 
     @property
@@ -115,7 +118,8 @@ class Staging:
             else:
                 diff = self._driver.stage(directory, below.directory)
                 base = below.diff
-        return StagedLayer(directory, diff, files.addition(), base if self._driver.copies_parent else None)
+        base = base if self._driver.copies_parent else None
+        return StagedLayer(directory, diff, files.addition(), base, is_of_image=self._for_images)
 
     def remove(self) -> None:
         """Delete what was not committed."""

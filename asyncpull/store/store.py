@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import NotInStoreError
+from asyncpull.errors import NotInStoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked
 from asyncpull.spec.reference import parse_reference
 from asyncpull.store import commit as committing
@@ -61,6 +61,8 @@ class Store(Upkeep, Packer):
     ) -> AsyncIterator[Store]:
         """Open a store, making it if there is none, and clear away what dead programs left in it.
 
+        A store on read-only media is opened too: it can be looked at, and what is in it mounted read-only.
+
         Without ``config`` it is what ``load_config`` finds; ``root`` and ``run_root`` win over either.
         Holds no lock of the store, then or later; those of abandoned temporary directories are only tried.
         Raises ConfigurationError, StoreWriteError, NoSpaceError, StoreError.
@@ -73,18 +75,30 @@ class Store(Upkeep, Packer):
         store = cls(config)
         try:
             await store._sections.work(store._prepare)
-            await store._sections.chore(store._sections.layers.remove_abandoned)
+            if not store._sections.is_read_only:
+                await store._sections.chore(store._sections.layers.remove_abandoned)
             yield store
         finally:
             store._sections.close()
 
     def _prepare(self) -> None:
-        graph_root = self.config.graph_root
-        with disk_errors(graph_root):
-            for directory in (*reversed(graph_root.parents), graph_root):
-                if not directory.exists():
-                    make_directory(directory, 0o700)
+        graph_root, image_root = self.config.graph_root, self.config.image_root
+        if self._sections.is_read_only:
+            if not self._sections.layers.directory.is_dir():
+                self._sections.require_writable()
             self._sections.driver.prepare()
+            return
+        with disk_errors(graph_root):
+            for root in filter(None, (graph_root, image_root)):
+                for directory in (*reversed(root.parents), root):
+                    if not directory.exists():
+                        make_directory(directory, 0o700)
+            self._sections.driver.prepare()
+            if image_root is not None:
+                make_directory(image_root / self._sections.layers.directory.name, 0o700)
+            if self.config.is_transient:
+                self._sections.mounts.prepare()
+                make_directory(self._sections.containers.run_directory, 0o700)
             for part in (self._sections.layers, self._sections.images, self._sections.containers):
                 make_directory(part.directory, 0o700)
             for directory in (self._private, self.spool_root, self._private / "locks"):
@@ -97,6 +111,7 @@ class Store(Upkeep, Packer):
         Advisory: no other method looks at it. Waits as long as it takes; a task holds at most one of these, and takes
         it before any lock of the store. Raises StoreWriteError, StoreError.
         """
+        self._sections.require_writable()
         path = self._private / "locks" / f"{digest.algorithm}-{digest.encoded}"
         while True:
             async with locked(path, LockMode.EXCLUSIVE, is_brief=False) as lock:
@@ -111,12 +126,14 @@ class Store(Upkeep, Packer):
     # ------------------------------------------------------------------------------------------- committing
 
     @asynccontextmanager
-    async def stage(self) -> AsyncIterator[Staging]:
+    async def stage(self, *, for_images: bool = True) -> AsyncIterator[Staging]:
         """Private room for layers, for as long as the body runs; no lock of the store is held.
 
-        What was not committed is deleted at the end. Raises StoreWriteError, NoSpaceError, StoreError.
+        Layers of images may have a place of their own: ``for_images`` says whether it is those that are staged. What
+        was not committed is deleted at the end. Raises StoreWriteError, NoSpaceError, StoreError.
         """
-        staging = Staging(self._sections.driver, self._sections.layers.temp_root)
+        self._sections.require_writable()
+        staging = Staging(self._sections.driver, self._sections.layers.temp_root, for_images=for_images)
         try:
             await self._sections.work(staging.open)
             yield staging
@@ -154,6 +171,7 @@ class Store(Upkeep, Packer):
         Raises InvalidReferenceError, NotInStoreError, StoreError.
         """
         stored = parse_reference(name).store_name
+        await self._require_own(_id_of(image))
         async with self._sections.writing_images() as images:
             target = require(find_image(images.rows, _id_of(image)), "image", _id_of(image))
             await self._sections.work(images.add_names, target.id, (stored,))
@@ -164,6 +182,7 @@ class Store(Upkeep, Packer):
 
         Raises InvalidReferenceError, NotInStoreError, also if it is no name of this image, StoreError.
         """
+        await self._require_own(_id_of(image))
         async with self._sections.writing_images() as images:
             target = require(find_image(images.rows, _id_of(image)), "image", _id_of(image))
             stored = own_name(target, name)
@@ -185,11 +204,14 @@ class Store(Upkeep, Packer):
         NotInStoreError, TooManyLayersError, UsageError, StoreError also if a name is taken, NoSpaceError,
         StoreWriteError.
         """
+        self._sections.require_writable()
         spec = spec or ContainerSpec()
         if name is not None:
             spec = replace(spec, names=(name, *spec.names))
+        if self.config.is_transient:
+            spec = replace(spec, is_volatile=True)
         found = await self.image(image) if isinstance(image, str) else image
-        async with self.stage() as staging:
+        async with self.stage(for_images=False) as staging:
             top = None
             if found:
                 in_userns = self.config.rootless
@@ -251,6 +273,7 @@ class Store(Upkeep, Packer):
         InUseError naming the containers, StoreError.
         """
         sections, target = self._sections, _id_of(image)
+        await self._require_own(target)
         if force and name_to_untag(await self.image(target), target, force=True) is None:
             await self._clear_the_way(await self.image(target))
         async with sections.writing_everything() as every:
@@ -261,6 +284,16 @@ class Store(Upkeep, Packer):
                 return (name,)
             await sections.work(remove_image, every, sections.mounts, found)
             return (*found.names, found.id)
+
+    async def _require_own(self, target: str) -> None:
+        """Raise StoreWriteError if an image cannot be changed from here."""
+        self._sections.require_writable()
+        found = await self.image(target)
+        if found.read_only:
+            raise StoreWriteError(
+                f"image {found.id[:12]} is in an additional image store, where nothing is changed from here",
+                hint="change it with the store's own root as --root, or take that store out of additionalimagestores",
+            )
 
     async def _clear_the_way(self, image: ImageRecord) -> None:
         for container in users_of(image, await self.containers()):

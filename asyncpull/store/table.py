@@ -1,12 +1,15 @@
 """A table of records: one lock file, one JSON file, and one more for records that a reboot may lose.
 
+Where images are kept apart from containers, layers have a third file, with the images, and a second lock beside it.
+
 How a table is read and written (format, section 3.4):
 
 1. Nothing parsed before is used again unless, with the lock held, the token in the lock file is the one that was read
    before it was parsed and neither file's time has changed. (Go compares times for layers only. We do it for all:
    a writer that forgets the token, or one that died between token and rename, then costs nothing but a reload.)
 2. A writer writes a new token first, then renames the files into place.
-3. The two files are one table; a record whose ID was in the first file already is not looked at in the second.
+3. The files are one table; a record whose ID was in an earlier file already is not looked at in a later one. Their
+   order is that of ``Rows``.
 """
 
 from __future__ import annotations
@@ -39,15 +42,19 @@ V = TypeVar("V", bound=View)
 
 @dataclass(frozen=True, slots=True)
 class Rows(Generic[V]):
-    """All records at one moment: as they are on disk, and as views, found by ID."""
+    """All records at one moment: as they are on disk, and as views, found by ID.
+
+    ``apart`` are those that lie with the images, where these are kept apart.
+    """
 
     stable: tuple[Raw, ...]
     volatile: tuple[Raw, ...]
     by_id: Mapping[str, V]
+    apart: tuple[Raw, ...] = ()
 
     def raw(self, record_id: str) -> Raw:
         """The record as it is on disk. Raises KeyError."""
-        for record in (*self.stable, *self.volatile):
+        for record in (*self.stable, *self.apart, *self.volatile):
             if record["id"] == record_id:
                 return record
         raise KeyError(record_id)
@@ -61,39 +68,72 @@ class _Loaded(Generic[V]):
 
 
 class Table(Generic[V]):
-    """The records below ``directory``. Each method needs the lock at ``lock_path``, held by the caller."""
+    """The records below ``directory``. Each method needs the lock at ``lock_path``, held by the caller.
 
-    def __init__(self, directory: Path, kind: RecordKind, view: Callable[[Raw, bool], V]) -> None:
+    ``volatile_directory`` is where the records lie that a reboot may lose, ``lock_directory`` where the lock does, both
+    if not in ``directory``. ``image_directory``: where layers of images are recorded, with a lock of their own.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        kind: RecordKind,
+        view: Callable[[Raw, bool], V],
+        *,
+        image_directory: Path | None = None,
+        volatile_directory: Path | None = None,
+        lock_directory: Path | None = None,
+    ) -> None:
         stem = f"{kind.noun}s"
         self.directory, self.kind = directory, kind
-        self.lock_path = directory / f"{stem}.lock"
+        self.lock_path = (lock_directory or directory) / f"{stem}.lock"
+        self.second_lock_path = image_directory / f"{stem}.lock" if image_directory else None
         self._stable = directory / f"{stem}.json"
-        self._volatile = directory / f"volatile-{stem}.json"
+        self._apart = image_directory / f"{stem}.json" if image_directory else None
+        self._volatile = (volatile_directory or directory) / f"volatile-{stem}.json"
         self._view = view
         self._loaded: _Loaded[V] | None = None
 
-    def load(self, lock: LockedFile) -> Rows[V]:
-        """The records as they are now. Raises StoreCorruptError, StoreError."""
+    @property
+    def is_split(self) -> bool:
+        """Whether layers of images are recorded apart."""
+        return self._apart is not None
+
+    def load(self, lock: LockedFile | None) -> Rows[V]:
+        """The records as they are now; ``lock`` may be missing where nobody can write.
+
+        Raises StoreCorruptError, StoreError.
+        """
         with disk_errors(self.directory):
-            token, stamps = lock.token(), self._stamps()
+            token, stamps = lock.token() if lock else b"", self._stamps()
             loaded = self._loaded
             if loaded is None or (loaded.token, loaded.stamps) != (token, stamps):
-                stable = parse_records(read_if_there(self._stable), self.kind, str(self._stable))
-                volatile = parse_records(read_if_there(self._volatile), self.kind, str(self._volatile))
-                loaded = self._loaded = _Loaded(token, stamps, self._rows(stable, volatile))
+                rows = self._rows(*(self._parsed(path) for path in (self._stable, self._volatile, self._apart)))
+                loaded = self._loaded = _Loaded(token, stamps, rows)
         return loaded.rows
 
-    def save(self, lock: LockedFile, rows: Rows[V], stable: Iterable[Raw], volatile: Iterable[Raw]) -> Rows[V]:
+    def save(
+        self,
+        lock: LockedFile,
+        rows: Rows[V],
+        stable: Iterable[Raw],
+        volatile: Iterable[Raw],
+        apart: Iterable[Raw] = (),
+    ) -> Rows[V]:
         """Write the records that are to follow ``rows``; only a file whose records change is written.
 
         The stable file is on the disk when this returns, name and all; the memory of a failed save is void, because the
         token has changed. Raises NoSpaceError, StoreWriteError, StoreError.
         """
-        new = self._rows(tuple(stable), tuple(volatile))
+        new = self._rows(tuple(stable), tuple(volatile), tuple(apart))
         with disk_errors(self.directory):
             stable_bytes = format_records(new.stable, self.kind)
             volatile_bytes = format_records(new.volatile, self.kind)
+            apart_bytes = format_records(new.apart, self.kind)
             token = lock.write_token()
+            if self._apart is not None and new.apart != rows.apart:
+                write_atomic(self._apart, apart_bytes)
+                sync_file(self._apart.parent)
             if new.stable != rows.stable or not self._stable.exists():
                 write_atomic(self._stable, stable_bytes)
                 sync_file(self.directory)
@@ -110,22 +150,27 @@ class Table(Generic[V]):
         *,
         append: Iterable[Raw] = (),
         append_volatile: Iterable[Raw] = (),
+        append_apart: Iterable[Raw] = (),
     ) -> Rows[V]:
         """Save ``rows`` with keys of some records changed, by record ID; None drops a record. New ones come last."""
         stable = (*_changed(rows.stable, self.kind, changes), *append)
         volatile = (*_changed(rows.volatile, self.kind, changes), *append_volatile)
-        return self.save(lock, rows, stable, volatile)
+        apart = (*_changed(rows.apart, self.kind, changes), *append_apart)
+        return self.save(lock, rows, stable, volatile, apart)
 
-    def _rows(self, stable: tuple[Raw, ...], volatile: tuple[Raw, ...]) -> Rows[V]:
+    def _parsed(self, path: Path | None) -> tuple[Raw, ...]:
+        return parse_records(read_if_there(path), self.kind, str(path)) if path is not None else ()
+
+    def _rows(self, stable: tuple[Raw, ...], volatile: tuple[Raw, ...], apart: tuple[Raw, ...]) -> Rows[V]:
         by_id: dict[str, V] = {}
-        for records, is_volatile in ((stable, False), (volatile, True)):
+        for records, is_volatile in ((stable, False), (apart, False), (volatile, True)):
             for record in records:
                 view = self._view(record, is_volatile)
                 by_id.setdefault(view.id, view)
-        return Rows(stable, volatile, by_id)
+        return Rows(stable, volatile, by_id, apart)
 
     def _stamps(self) -> tuple[tuple[int, int, int], ...]:
-        return tuple(_stamp(path) for path in (self._stable, self._volatile))
+        return tuple(_stamp(path) for path in (self._stable, self._volatile, self._apart) if path is not None)
 
 
 def _changed(

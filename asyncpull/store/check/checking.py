@@ -200,7 +200,8 @@ def _check_trees(sections: Sections, inventory: Inventory) -> Iterator[Finding]:
     driver = sections.driver
     if driver.is_layered:
         stack = read_stack(driver, inventory.layers)
-        yield from check_stack(inventory, stack, read_short_names(driver.home, inventory.short_names))
+        short_names = read_short_names(driver, inventory.short_names)
+        yield from check_stack(inventory, stack, short_names, read_stack(driver, inventory.lent))
     else:
         for layer_id in inventory.layers.keys() - inventory.trees:
             where = str(driver.diff_path(layer_id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,7 +34,8 @@ class Inventory:
 
     ``duplicates`` are the IDs that come twice. ``trees`` are the directories of layers, ``layer_files`` all that lies
     beside their records, ``image_directories`` and ``container_directories`` likewise. ``short_names`` are those in
-    ``overlay/l``. ``running`` are the IDs of the containers that podman runs.
+    ``overlay/l``. ``running`` are the IDs of the containers that podman runs. ``lent`` are the layers of additional
+    stores, and ``lent_images`` the IDs of images there: what stands on them lacks nothing, but they are not checked.
     """
 
     layers: Mapping[str, LayerRecord]
@@ -49,13 +50,21 @@ class Inventory:
     container_directories: frozenset[str] = frozenset()
     running: frozenset[str] = frozenset()
     unreadable: tuple[Finding, ...] = ()
+    lent: Mapping[str, LayerRecord] = field(default_factory=dict)
+    lent_images: frozenset[str] = frozenset()
+
+    def layer(self, layer_id: str) -> LayerRecord | None:
+        """The layer with this ID, the store's own or a lent one."""
+        return self.layers.get(layer_id) or self.lent.get(layer_id)
 
     def chain(self, layer_id: str | None) -> Iterator[LayerRecord]:
         """The layer and all below it; ends where a record is missing, or where it would begin again."""
         seen = set()
-        while layer_id and layer_id in self.layers and layer_id not in seen:
+        while layer_id and layer_id not in seen:
             seen.add(layer_id)
-            layer = self.layers[layer_id]
+            layer = self.layer(layer_id)
+            if layer is None:
+                return
             yield layer
             layer_id = layer.parent
 
@@ -79,6 +88,7 @@ def take_inventory(sections: Sections, locks: RecordLocks) -> Inventory:
     if layers is None or images is None or containers is None or mounts is None:
         return Inventory({}, {}, {}, (), unreadable=tuple(unreadable))
     driver = sections.driver
+    homes = {path.parent for path in (driver.directory("x"), driver.image_staging_root)}
     with disk_errors(driver.home):
         return Inventory(
             layers.by_id,
@@ -90,12 +100,14 @@ def take_inventory(sections: Sections, locks: RecordLocks) -> Inventory:
                 *((Subject.IMAGE, each) for each in _twice(images)),
                 *((Subject.CONTAINER, each) for each in _twice(containers)),
             ),
-            trees=_directories(driver.directory("x").parent) - _NO_LAYERS,
-            short_names=_names(driver.home / "l"),
+            trees=frozenset().union(*map(_directories, homes)) - _NO_LAYERS,
+            short_names=frozenset().union(*(_names(home / "l") for home in homes)),
             layer_files=_names(sections.layers.directory),
             image_directories=_directories(sections.images.directory),
             container_directories=_directories(sections.containers.directory),
             running=frozenset(each for each in containers.by_id if sections.containers.running_process(each)),
+            lent=locks.lent_layers,
+            lent_images=frozenset(locks.lent_images),
         )
 
 

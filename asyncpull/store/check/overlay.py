@@ -6,6 +6,7 @@ other one, or an older version of containers/storage, does without it: ``lower-l
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,11 +42,12 @@ def read_stack(driver: Driver, layer_ids: Iterable[str]) -> dict[str, StackFiles
     return {layer_id: _read(driver.directory(layer_id)) for layer_id in layer_ids}
 
 
-def read_short_names(home: Path, names: Iterable[str]) -> dict[str, str]:
+def read_short_names(driver: Driver, names: Iterable[str]) -> dict[str, str]:
     """Where the links in ``l`` lead, as text; what is no link leads to "". Raises StoreError."""
     targets = {}
-    with disk_errors(home):
-        for name in names:
+    homes = dict.fromkeys((driver.home, driver.image_staging_root.parent))
+    with disk_errors(driver.home):
+        for home, name in itertools.product(homes, names):
             try:
                 targets[name] = os.readlink(home / "l" / name)
             except FileNotFoundError:
@@ -55,12 +57,17 @@ def read_short_names(home: Path, names: Iterable[str]) -> dict[str, str]:
     return targets
 
 
-def check_stack(inventory: Inventory, stack: Mapping[str, StackFiles], short_names: Mapping[str, str]) -> list[Finding]:
-    """What is wrong with the files of overlay's layers; pure."""
+def check_stack(
+    inventory: Inventory,
+    stack: Mapping[str, StackFiles],
+    short_names: Mapping[str, str],
+    lent: Mapping[str, StackFiles],
+) -> list[Finding]:
+    """What is wrong with the files of overlay's layers, some of which may stand on lent ones; pure."""
     found: list[Finding] = []
     # A name that a layer claims counts also where its symbolic link is missing: that is a finding of its own.
     owners = {name: _layer_of(target) for name, target in short_names.items()}
-    owners |= {files.link: layer_id for layer_id, files in stack.items() if is_link_name(files.link)}
+    owners |= {files.link: each for each, files in (*lent.items(), *stack.items()) if is_link_name(files.link)}
     for layer_id, files in stack.items():
         found += _check_layer(inventory, layer_id, files, short_names, owners)
     claimed = {files.link for files in stack.values()}
@@ -80,9 +87,10 @@ def mend_stack(driver: Driver, inventory: Inventory) -> None:
         for layer_id, files in read_stack(driver, inventory.layers).items()
         if "diff" in files.parts and not inventory.layers[layer_id].is_incomplete
     }
-    short_names = read_short_names(driver.home, inventory.short_names)
+    short_names = read_short_names(driver, inventory.short_names)
     with disk_errors(driver.home):
-        links = {layer_id: _mend_link(driver.home, layer_id, files, short_names) for layer_id, files in stack.items()}
+        links = {layer_id: _mend_link(layer_id, files, short_names) for layer_id, files in stack.items()}
+        links |= {layer_id: files.link for layer_id, files in read_stack(driver, inventory.lent).items()}
         owners = {name: layer_id for layer_id, name in links.items()}
         for layer_id, files in stack.items():
             for part in _parts_of(inventory, layer_id):
@@ -92,7 +100,8 @@ def mend_stack(driver: Driver, inventory: Inventory) -> None:
                 continue
             if any(_check_lower(layer_id, files, below, owners)):
                 _write_lower(files.path, below, links)
-        sync_file(driver.home / "l")
+        for home in {files.path.parent for files in stack.values()}:
+            sync_file(home / "l")
 
 
 def _read(directory: Path) -> StackFiles:
@@ -143,9 +152,9 @@ def _check_lower(
         yield _finding(Damage.LOWER_WRONG, layer_id, files.path / "lower-layers", message)
 
 
-def _mend_link(home: Path, layer_id: str, files: StackFiles, short_names: Mapping[str, str]) -> str:
+def _mend_link(layer_id: str, files: StackFiles, short_names: Mapping[str, str]) -> str:
     """Give a layer its name in ``l``: the one it has, or one that leads to it, or else a new one."""
-    name = files.link
+    name, home = files.link, files.path.parent
     if not is_link_name(name):
         leading = [each for each, target in short_names.items() if _layer_of(target) == layer_id]
         name = leading[0] if leading else new_link()

@@ -95,7 +95,7 @@ def _layers(inventory: Inventory) -> Iterator[Finding]:
         if layer.is_incomplete:
             message = "was never completed"
             yield Finding(Damage.LAYER_INCOMPLETE, Subject.LAYER, layer.id, "", message, Remedy.REMOVE)
-        elif layer.parent and layer.parent not in inventory.layers:
+        elif layer.parent and inventory.layer(layer.parent) is None:
             message = f"its parent {layer.parent} is not recorded"
             yield Finding(Damage.PARENT_MISSING, Subject.LAYER, layer.id, "", message, Remedy.REMOVE)
         elif _is_above_itself(inventory, layer):
@@ -105,7 +105,7 @@ def _layers(inventory: Inventory) -> Iterator[Finding]:
 
 def _is_above_itself(inventory: Inventory, layer: LayerRecord) -> bool:
     last = list(inventory.chain(layer.id))[-1]
-    return last.parent is not None and last.parent in inventory.layers
+    return last.parent is not None and inventory.layer(last.parent) is not None
 
 
 def _unreferenced(inventory: Inventory, now: datetime, max_age_seconds: float) -> Iterator[Finding]:
@@ -122,14 +122,14 @@ def _unreferenced(inventory: Inventory, now: datetime, max_age_seconds: float) -
 def _images(inventory: Inventory) -> Iterator[Finding]:
     for image in inventory.images.values():
         for layer in filter(None, (image.layer, *image.mapped_layers)):
-            if layer not in inventory.layers:
+            if inventory.layer(layer) is None:
                 message = f"its layer {layer} is not recorded"
                 yield Finding(Damage.IMAGE_LAYER_MISSING, Subject.IMAGE, image.id, "", message, Remedy.REMOVE)
 
 
 def _containers(inventory: Inventory) -> Iterator[Finding]:
     for container in inventory.containers.values():
-        if container.image and container.image not in inventory.images:
+        if container.image and container.image not in inventory.images.keys() | inventory.lent_images:
             message = f"its image {container.image} is not recorded"
             yield Finding(Damage.CONTAINER_IMAGE_MISSING, Subject.CONTAINER, container.id, "", message, Remedy.FORCE)
         if container.layer not in inventory.layers:

@@ -45,6 +45,7 @@ async def repair(sections: Sections, findings: Sequence[Finding], *, force: bool
 
     Takes the locks of all records, exclusively, one after another and then all. Raises StoreError.
     """
+    sections.require_writable()
     remake = [finding for finding in findings if finding.remedy is Remedy.REMAKE]
     await recount(sections, remake)
     if sections.driver.is_layered and any(finding.subject is Subject.LAYER for finding in remake):
@@ -161,10 +162,11 @@ def _remove_strays(sections: Sections, every: Everything, findings: Sequence[Fin
             case Damage.STRAY_CONTAINER_DATA if name not in every.containers.rows.by_id:
                 _remove_directory(sections.containers.directory / name)
             case Damage.STRAY_SHORT_NAME:
-                with disk_errors(sections.driver.home):
-                    link = sections.driver.home / "l" / name
-                    if link.is_symlink() and not link.exists():
-                        link.unlink()
+                for home in dict.fromkeys((sections.driver.home, sections.driver.image_staging_root.parent)):
+                    link = home / "l" / name
+                    with disk_errors(link):
+                        if link.is_symlink() and not link.exists():
+                            link.unlink()
 
 
 def _remove_directory(path: Path) -> None:
@@ -173,7 +175,7 @@ def _remove_directory(path: Path) -> None:
 
 
 def _recount(
-    sections: Sections, storage_lock: LockedFile, counts_lock: LockedFile, findings: Iterable[Finding]
+    sections: Sections, storage_lock: LockedFile | None, counts_lock: LockedFile, findings: Iterable[Finding]
 ) -> None:
     """Count to nothing what is not mounted."""
     stale = {finding.id for finding in findings if finding.damage is Damage.MOUNT_COUNT_STALE}
@@ -183,10 +185,10 @@ def _recount(
 
 
 def _mend_layers(sections: Sections, layers: LayerWriter) -> None:
-    home = sections.driver.home
-    with disk_errors(home):
-        short_names = frozenset(path.name for path in (home / "l").iterdir())
-    mend_stack(sections.driver, Inventory(layers.rows.by_id, {}, {}, (), short_names=short_names))
+    homes = dict.fromkeys((sections.driver.home, sections.driver.image_staging_root.parent))
+    with disk_errors(sections.driver.home):
+        short_names = frozenset(path.name for home in homes for path in (home / "l").iterdir())
+    mend_stack(sections.driver, Inventory(layers.rows.by_id, {}, {}, (), short_names=short_names, lent=layers.lent))
 
 
 def _mend_images(sections: Sections, images: ImageWriter, image_ids: Iterable[str]) -> None:

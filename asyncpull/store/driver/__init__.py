@@ -98,6 +98,10 @@ class Driver(Protocol):
     def staging_root(self) -> Path:
         """Where temporary directories are made for layers that are to become part of ``home``."""
 
+    @property
+    def image_staging_root(self) -> Path:
+        """Where they are made for layers of images, if those are kept apart; else the same."""
+
     def prepare(self) -> None:
         """Make ``home`` if it is missing. Raises ConfigurationError where the store is not one we can use."""
 
@@ -113,6 +117,9 @@ class Driver(Protocol):
 
     def directory(self, layer_id: str) -> Path:
         """The directory of a layer."""
+
+    def is_read_only(self, layer_id: str) -> bool:
+        """Whether a layer is in a store that is only lent."""
 
     def diff_path(self, layer_id: str) -> Path:
         """Where the content of a layer is: what it brings itself is found below this path by name in every driver."""

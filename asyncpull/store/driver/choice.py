@@ -46,7 +46,15 @@ def open_driver(config: StoreConfig) -> Driver:
         )
     match config.driver:
         case "overlay":
-            return OverlayDriver(config.graph_root, config.mount_options, rootless=config.rootless)
+            return OverlayDriver(
+                config.graph_root,
+                config.mount_options,
+                rootless=config.rootless,
+                run_root=config.run_root,
+                image_root=config.image_root,
+                additional_roots=config.additional_roots,
+                is_read_only=config.is_read_only,
+            )
         case "vfs":
             return VfsDriver(config.graph_root)
         case "btrfs":

@@ -42,6 +42,15 @@ class CompleteTreeDriver:
         """Temporary directories on the same file system, which other programs leave alone."""
         return self.home / "tempdirs"
 
+    @property
+    def image_staging_root(self) -> Path:
+        """The same: images have no place of their own."""
+        return self.staging_root
+
+    def is_read_only(self, layer_id: str) -> bool:
+        """No: there is but one home."""
+        return False
+
     def prepare(self) -> None:
         """Make the directories if they are missing.
 

@@ -12,6 +12,9 @@
                        empty          only without parent: a mount needs a lower directory
     overlay/tempdirs                  staging; any other directory here counts as damage (format, section 1.1)
 
+There can be more than one such home: one apart for layers of images, and those of additional image stores, in which
+nothing is ever changed. Names in ``lower`` are looked for in the ``l`` of all of them.
+
 A staged layer is the complete directory. Only ``lower``, ``lower-layers`` and the mode and owner of ``diff`` depend on
 the parent; ``connect`` writes them ahead of the commit, and again in it for the rare layer whose parent was replaced.
 """
@@ -19,12 +22,13 @@ the parent; ``connect`` writes them ahead of the commit, and again in it for the
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import ConfigurationError, StoreCorruptError
+from asyncpull.errors import ConfigurationError, MountError, StoreCorruptError
 from asyncpull.store.driver import MountPlan
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, sync_file, write_new
 from asyncpull.store.idmapped import unmap
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from asyncpull.store.driver import MountOptions, Parent, Trash
 
 BASE_MODE = 0o555
+_MARKER = ".has-mount-program"
 _LINK_LENGTH = 26
 
 
@@ -46,8 +51,22 @@ class OverlayDriver:
     is_layered = True
     copies_parent = False
 
-    def __init__(self, graph_root: Path, options: Sequence[str] = (), *, rootless: bool = False) -> None:
+    def __init__(
+        self,
+        graph_root: Path,
+        options: Sequence[str] = (),
+        *,
+        rootless: bool = False,
+        run_root: Path | None = None,
+        image_root: Path | None = None,
+        additional_roots: Sequence[Path] = (),
+        is_read_only: bool = False,
+    ) -> None:
         self.home = graph_root / "overlay"
+        self._image_home = (image_root or graph_root) / "overlay"
+        self._lent_homes = tuple(root / "overlay" for root in additional_roots)
+        self._run_home = (run_root or graph_root) / "overlay"
+        self._is_read_only = is_read_only
         self.marks = Marks.USER if rootless else Marks.TRUSTED
         # The kernel refuses metacopy together with the extended attributes that users may set.
         self._options = tuple(option for option in options if not (rootless and option.startswith("metacopy")))
@@ -58,24 +77,31 @@ class OverlayDriver:
         """Temporary directories on the same file system, which other programs leave alone."""
         return self.home / "tempdirs"
 
+    @property
+    def image_staging_root(self) -> Path:
+        """The same for layers of images, which may be kept on another file system."""
+        return self._image_home / "tempdirs"
+
     def prepare(self) -> None:
         """Make the directories if they are missing; refuse a store with a FUSE program's marks.
 
         Raises ConfigurationError, StoreWriteError, NoSpaceError, StoreError.
         """
-        marker = self.home / ".has-mount-program"
         with disk_errors(self.home):
-            make_directory(self.home, 0o755)
-            make_directory(self.home / "l", 0o755)
-            content = read_if_there(marker).strip()
-            if not content:
-                # Where the file is missing podman walks the whole tree to find out.
-                write_new(marker, b"false", 0o600)
-        if content == b"true":
-            raise ConfigurationError(
-                f"{self.home}: this store was written with a FUSE mount program, whose marks the kernel does not know",
-                "choose another store with --root",
-            )
+            if not self._is_read_only:
+                for home in self._own_homes():
+                    make_directory(home, 0o755)
+                    make_directory(home / "l", 0o755)
+                if not read_if_there(self.home / _MARKER).strip():
+                    # Where the file is missing podman walks the whole tree to find out.
+                    write_new(self.home / _MARKER, b"false", 0o600)
+            for home in (*self._own_homes(), *self._lent_homes):
+                if read_if_there(home / _MARKER).strip() == b"true":
+                    raise ConfigurationError(
+                        f"{home}: this store was written with a FUSE mount program, whose marks the kernel does not "
+                        "know",
+                        "choose another store with --root",
+                    )
 
     def stage(self, directory: Path, parent: Path | None) -> Path:
         """Make the future directory of a layer, complete but for what ``connect`` adds. Raises OSError."""
@@ -92,7 +118,7 @@ class OverlayDriver:
         """
         changed: list[Path] = []
         if parent is not None:
-            for name, content in _names_below(parent, self.home).items():
+            for name, content in self._names_below(parent).items():
                 path = directory / name
                 if read_if_there(path) != content:
                     write_new(path, content, 0o644)
@@ -103,63 +129,81 @@ class OverlayDriver:
         return changed
 
     def directory(self, layer_id: str) -> Path:
-        """``overlay/<layer ID>``."""
+        """``overlay/<layer ID>``, in whichever home has it: the own one first, then the others in their order."""
+        for home in (*self._own_homes(), *self._lent_homes):
+            if (home / layer_id).is_dir():
+                return home / layer_id
         return self.home / layer_id
+
+    def is_read_only(self, layer_id: str) -> bool:
+        """Whether the layer is in a store that is only lent."""
+        return self.directory(layer_id).parent in self._lent_homes
 
     def diff_path(self, layer_id: str) -> Path:
         """``overlay/<layer ID>/diff``."""
-        return self.home / layer_id / "diff"
+        return self.directory(layer_id) / "diff"
 
     def has(self, layer_id: str) -> bool:
         """Whether the layer can be built upon: its directory has a ``link``."""
-        return (self.home / layer_id / "link").is_file()
+        return (self.directory(layer_id) / "link").is_file()
 
     def install(self, layer_id: str, directory: Path) -> None:
         """Rename a staged directory into place, then make its link. The place must be free: see ``detach``.
 
-        In this order, because a link that a crash left alone could be found by nobody.
+        In this order, because a link that a crash left alone could be found by nobody. The place is in the home that
+        the layer was staged in.
         """
         link = (directory / "link").read_text()
-        directory.rename(self.home / layer_id)
-        (self.home / "l" / link).symlink_to(f"../{layer_id}/diff")
+        home = self._image_home if directory.is_relative_to(self._image_home) else self.home
+        directory.rename(home / layer_id)
+        (home / "l" / link).symlink_to(f"../{layer_id}/diff")
 
     def sync(self, layer_ids: Iterable[str]) -> None:
         """Sync every directory that something was renamed into: without this btrfs loses recorded layers (issue 4)."""
-        for layer_id in layer_ids:
-            sync_file(self.home / layer_id)
-        sync_file(self.home / "l")
-        sync_file(self.home)
+        directories = [self.directory(layer_id) for layer_id in layer_ids]
+        for directory in directories:
+            sync_file(directory)
+        for home in dict.fromkeys(directory.parent for directory in directories):
+            sync_file(home / "l")
+            sync_file(home)
 
     def detach(self, layer_id: str, trash: Trash) -> None:
         """Drop the link of a layer and move its directory into ``trash``; whatever is missing is missing."""
-        link = read_if_there(self.home / layer_id / "link").decode("ascii", "replace")
-        if is_link_name(link):
-            (self.home / "l" / link).unlink(missing_ok=True)
-        unmap(self.home / layer_id / "mapped")
-        if (self.home / layer_id).is_dir():
-            trash.take_tree(self.home / layer_id)
+        for home in self._own_homes():
+            link = read_if_there(home / layer_id / "link").decode("ascii", "replace")
+            if is_link_name(link):
+                (home / "l" / link).unlink(missing_ok=True)
+            unmap(home / layer_id / "mapped")
+            if (home / layer_id).is_dir():
+                trash.take_tree(home / layer_id)
 
     def plan_mount(self, layer_id: str, how: MountOptions) -> MountPlan:
         """The layer over all its parents; read-only, its own content is but the uppermost of the lower directories.
 
-        Raises StoreCorruptError if a parent is missing.
+        A layer outside of the own home is mounted in the run root. Raises StoreCorruptError if a parent is missing,
+        MountError if the layer is to be writable and cannot be.
         """
-        directory = self.home / layer_id
+        directory = self.directory(layer_id)
+        place = directory if directory.parent == self.home and not self._is_read_only else self._run_home / layer_id
+        if how.is_writable and place != directory:
+            raise MountError(f"layer {layer_id} is in a store that cannot be written to", "mount it read-only")
         with disk_errors(directory):
             lowers = list(_rotated(directory))
-            for lower in _ids_below(directory, self.home):
-                if not (self.home / lower / "diff").is_dir():
+            for lower in self._ids_below(directory):
+                below = self.directory(lower)
+                if not (below / "diff").is_dir():
                     raise StoreCorruptError(f"layer {lower} below it is missing", str(directory))
-                lowers += [self.home / lower / "diff", *_rotated(self.home / lower)]
+                lowers += [below / "diff", *_rotated(below)]
             lowers = lowers or [directory / "empty"]
-            make_directory(directory / "merged", 0o700)
+            for path in (place.parent, place, place / "merged"):
+                make_directory(path, 0o700)
         if not how.is_writable:
             lowers.insert(0, directory / "diff")
         words = [*(how.words or self._options), *self._required]
         words += [] if how.is_writable or "ro" in words else ["ro"]
         words += ["volatile"] if how.volatile and "volatile" not in words else []
         return MountPlan(
-            target=directory / "merged",
+            target=place / "merged",
             lowers=tuple(lowers),
             upper=directory / "diff" if how.is_writable else None,
             work=directory / "work" if how.is_writable else None,
@@ -168,25 +212,34 @@ class OverlayDriver:
             mappings=how.mappings,
         )
 
+    def _own_homes(self) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys((self.home, self._image_home)))
 
-def _names_below(parent: Parent, home: Path) -> dict[str, bytes]:
-    """What ``lower`` and ``lower-layers`` hold in a child of ``parent``."""
-    link = (parent.directory / "link").read_text()
-    if not is_link_name(link):
-        raise StoreCorruptError(f"{link!r} is not the name of a link", str(parent.directory / "link"))
-    lower = read_if_there(parent.directory / "lower").decode()
-    ids = [parent.id, *_ids_below(parent.directory, home)]
-    return {"lower": ":".join([f"l/{link}", *filter(None, [lower])]).encode(), "lower-layers": ":".join(ids).encode()}
+    def _names_below(self, parent: Parent) -> dict[str, bytes]:
+        """What ``lower`` and ``lower-layers`` hold in a child of ``parent``."""
+        link = (parent.directory / "link").read_text()
+        if not is_link_name(link):
+            raise StoreCorruptError(f"{link!r} is not the name of a link", str(parent.directory / "link"))
+        lower = read_if_there(parent.directory / "lower").decode()
+        ids = [parent.id, *self._ids_below(parent.directory)]
+        links = [f"l/{link}", *filter(None, [lower])]
+        return {"lower": ":".join(links).encode(), "lower-layers": ":".join(ids).encode()}
 
+    def _ids_below(self, directory: Path) -> list[str]:
+        """The IDs of all layers below one, the nearest first."""
+        ids = read_if_there(directory / "lower-layers").decode()
+        if ids:
+            return ids.split(":")
+        # Written by a version before 1.64, or a base layer.
+        lower = read_if_there(directory / "lower").decode()
+        return [self._id_behind(link) for link in lower.split(":") if link]
 
-def _ids_below(directory: Path, home: Path) -> list[str]:
-    """The IDs of all layers below one, the nearest first."""
-    ids = read_if_there(directory / "lower-layers").decode()
-    if ids:
-        return ids.split(":")
-    # Written by a version before 1.64, or a base layer.
-    lower = read_if_there(directory / "lower").decode()
-    return [Path(os.readlink(home / link)).parent.name for link in lower.split(":") if link]
+    def _id_behind(self, link: str) -> str:
+        """The layer that a name in ``l`` leads to, in whichever home has it. Raises FileNotFoundError."""
+        for home in (*self._own_homes(), *self._lent_homes):
+            if (home / link).is_symlink():
+                return Path(os.readlink(home / link)).parent.name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(self.home / link))
 
 
 def _rotated(directory: Path) -> Iterator[Path]:

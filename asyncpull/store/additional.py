@@ -1,0 +1,41 @@
+"""Additional image stores: graph roots of somebody else, whose layers and images serve here too.
+
+Nothing is ever written there, lock files included. Their locks are taken shared, each for the time of reading one
+file, and never together with another lock: so nobody can wait for us in a circle. What was read may be gone a moment
+later; that is the bargain of these stores, and their owner's to keep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from asyncpull.store.records import IMAGES, LAYERS
+from asyncpull.store.table import Table
+from asyncpull.store.views import ImageRecord, LayerRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asyncpull.store.records import Raw
+
+
+class AdditionalStore:
+    """The tables of one such store."""
+
+    def __init__(self, graph_root: Path, driver: str) -> None:
+        self.graph_root = graph_root
+        self.layers: Table[LayerRecord] = Table(graph_root / f"{driver}-layers", LAYERS, _lent_layer)
+        self.images: Table[ImageRecord] = Table(graph_root / f"{driver}-images", IMAGES, _lent_image)
+
+    def tar_split_path(self, layer_id: str) -> Path:
+        """The tar-split file of a layer there."""
+        return self.layers.directory / f"{layer_id}.tar-split.gz"
+
+
+def _lent_layer(raw: Raw, volatile: bool) -> LayerRecord:
+    return replace(LayerRecord.from_raw(raw, volatile), read_only=True)
+
+
+def _lent_image(raw: Raw, volatile: bool) -> ImageRecord:
+    return replace(ImageRecord.from_raw(raw, volatile), read_only=True)

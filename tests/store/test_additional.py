@@ -1,0 +1,244 @@
+"""Additional image stores: what is there serves here, and is never changed from here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncpull.errors import MountError, StoreWriteError
+from asyncpull.lockfile import LockMode, locked
+from asyncpull.store.store import Store
+from tests.store.made import MadeLayer, commit_image, config_at, everything_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from asyncpull.store.config import StoreConfig
+
+needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+
+BASE, TOP, OTHER = {"base": b"b"}, {"dir/top": b"t"}, {"other": b"o"}
+
+
+@pytest.fixture
+async def lender(tmp_path: Path) -> StoreConfig:
+    """A store with one image of two layers, which others read."""
+    config = config_at(tmp_path / "lender")
+    async with Store.open(config) as store:
+        await commit_image(store, "localhost/lent:1", BASE, TOP)
+    return config
+
+
+@pytest.fixture
+def borrower(tmp_path: Path, lender: StoreConfig) -> StoreConfig:
+    return replace(config_at(tmp_path / "own"), additional_roots=(lender.graph_root,))
+
+
+async def test_what_is_lent_is_listed_read_only(borrower: StoreConfig) -> None:
+    async with Store.open(borrower) as store:
+        (image,) = await store.images()
+        assert image.read_only
+        assert [layer.read_only for layer in await store.layers()] == [True, True]
+        assert (await store.image("lent:1")).id == image.id
+        assert b"schemaVersion" in await store.big_data(image, "manifest")
+        assert (store.diff_path(image.layer or "") / "dir/top").read_bytes() == b"t"
+        assert store.tar_split_path(image.layer or "").is_file()
+    assert not list((borrower.graph_root / "overlay").glob("?" * 64))
+
+
+async def test_layers_that_are_lent_are_not_stored_again(borrower: StoreConfig, lender: StoreConfig) -> None:
+    before = everything_in(lender.graph_root)
+    async with Store.open(borrower) as store:
+        lent = [layer.id for layer in await store.layers()]
+        image = await commit_image(store, "localhost/mine:1", BASE, TOP, OTHER, reuse=lent)
+        own = await store.layer(image.layer or "")
+        assert not own.read_only
+        assert own.parent in lent
+        same = await commit_image(store, "localhost/same:1", BASE, TOP, reuse=lent)
+        assert not (await store.image(same.id)).read_only
+        assert {layer.id: layer.read_only for layer in await store.layers()} == {
+            **dict.fromkeys(lent, True),
+            own.id: False,
+        }
+        directory = borrower.graph_root / "overlay" / own.id
+        assert (directory / "lower-layers").read_text() == ":".join(reversed(lent))
+        links = [(lender.graph_root / "overlay" / layer / "link").read_text() for layer in reversed(lent)]
+        assert (directory / "lower").read_text() == ":".join(f"l/{link}" for link in links)
+        await store.remove_image(image.id)
+        await store.remove_image(same.id)
+        assert (await store.image("lent:1")).read_only
+    assert everything_in(lender.graph_root) == before
+
+
+async def test_what_is_lent_cannot_be_changed(borrower: StoreConfig, lender: StoreConfig) -> None:
+    before = everything_in(lender.graph_root)
+    async with Store.open(borrower) as store:
+        for change in (
+            store.remove_image("lent:1"),
+            store.remove_image("lent:1", force=True),
+            store.tag("lent:1", "localhost/another:1"),
+            store.untag("lent:1", "localhost/lent:1"),
+        ):
+            with pytest.raises(StoreWriteError, match="additional image store") as caught:
+                await change
+            assert caught.value.hint
+    assert everything_in(lender.graph_root) == before
+
+
+async def test_the_stores_own_records_come_first_then_stores_in_their_order(
+    tmp_path: Path, borrower: StoreConfig
+) -> None:
+    second = config_at(tmp_path / "second")
+    async with Store.open(second) as store:
+        await commit_image(store, "localhost/lent:1", OTHER)
+        await commit_image(store, "localhost/second:1", OTHER, remark="second")
+    config = replace(borrower, additional_roots=(*borrower.additional_roots, second.graph_root))
+    async with Store.open(config) as store:
+        assert [image.names[0] for image in await store.images()] == [
+            "localhost/lent:1",
+            "localhost/lent:1",
+            "localhost/second:1",
+        ]
+        found = await store.image("lent:1")
+        assert (store.diff_path(found.layer or "") / "dir/top").is_file()
+
+
+async def test_a_lender_that_is_changed_meanwhile_is_read_again(borrower: StoreConfig, lender: StoreConfig) -> None:
+    async with Store.open(borrower) as store, Store.open(lender) as owner:
+        assert len(await store.images()) == 1
+        await commit_image(owner, "localhost/more:1", OTHER)
+        assert len(await store.images()) == 2
+        await owner.remove_image("localhost/lent:1")
+        assert [image.names for image in await store.images()] == [("localhost/more:1",)]
+
+
+async def test_only_shared_locks_are_taken_there(borrower: StoreConfig, lender: StoreConfig) -> None:
+    parts = [lender.graph_root / f"overlay-{part}" / f"{part}.lock" for part in ("layers", "images")]
+    async with (
+        Store.open(borrower) as store,
+        locked(parts[0], LockMode.SHARED),
+        locked(parts[1], LockMode.SHARED),
+    ):
+        lent = [layer.id for layer in await store.layers()]
+        await commit_image(store, "localhost/mine:1", BASE, TOP, OTHER, reuse=lent)
+
+
+async def test_a_check_finds_nothing_wrong_with_layers_on_lent_ones(borrower: StoreConfig) -> None:
+    async with Store.open(borrower) as store:
+        lent = [layer.id for layer in await store.layers()]
+        await commit_image(store, "localhost/mine:1", BASE, TOP, OTHER, reuse=lent)
+        assert (await store.check(full=False)).findings == ()
+
+
+@needs_mounts
+async def test_mounts_of_lent_layers_are_in_the_run_root(borrower: StoreConfig, lender: StoreConfig) -> None:
+    before = everything_in(lender.graph_root)
+    async with Store.open(borrower) as store:
+        async with store.mounted("lent:1") as path:
+            assert path.is_relative_to(borrower.run_root)
+            assert {name.name for name in path.iterdir()} == {"base", "dir"}
+        assert not path.parent.exists()
+        container = await store.create_container("lent:1", "c")
+        async with store.mounted(container) as path:
+            assert path.is_relative_to(borrower.graph_root)
+            (path / "dir/new").write_text("n")
+            assert (path / "base").read_bytes() == b"b"
+        await store.remove_container("c")
+    assert everything_in(lender.graph_root) == before
+
+
+@pytest.fixture
+def frozen(tmp_path: Path, lender: StoreConfig) -> Iterator[StoreConfig]:
+    """The lender's store on read-only media, with a run root that can be written."""
+    point = tmp_path / "media"
+    point.mkdir()
+    subprocess.run(["mount", "--bind", lender.graph_root, point], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", point], check=True)
+    try:
+        yield replace(lender, graph_root=point)
+    finally:
+        subprocess.run(["umount", "-l", point], check=True)
+
+
+@needs_mounts
+async def test_a_store_on_read_only_media_can_be_looked_at_and_mounted(frozen: StoreConfig) -> None:
+    before = everything_in(frozen.graph_root)
+    async with Store.open(frozen) as store:
+        (image,) = await store.images()
+        assert len(await store.layers()) == 2
+        assert (await store.containers(), await store.mounts()) == ([], [])
+        assert await store.big_data(image, "manifest")
+        assert (await store.status()).images == 1
+        async with store.mounted(image) as path:
+            assert path.is_relative_to(frozen.run_root)
+            assert (path / "dir/top").read_bytes() == b"t"
+            assert [mount.path for mount in await store.mounts()] == [path]
+        assert await store.mounts() == []
+    assert everything_in(frozen.graph_root) == before
+
+
+@needs_mounts
+async def test_a_store_on_read_only_media_refuses_every_change(frozen: StoreConfig) -> None:
+    async with Store.open(frozen) as store:
+        (image,) = await store.images()
+
+        async def stage() -> None:
+            async with store.stage():
+                pass
+
+        async def lock() -> None:
+            async with store.image_lock(MadeLayer(OTHER).diff_id):
+                pass
+
+        for change in (
+            store.tag(image, "localhost/x:1"),
+            store.untag(image, "localhost/lent:1"),
+            store.remove_image(image),
+            store.create_container(image, "c"),
+            stage(),
+            lock(),
+        ):
+            with pytest.raises(StoreWriteError, match="read-only media") as caught:
+                await change
+            assert caught.value.hint
+
+
+@needs_mounts
+async def test_a_container_on_read_only_media_is_not_mounted_writable(
+    tmp_path: Path, lender: StoreConfig, frozen: StoreConfig
+) -> None:
+    async with Store.open(lender) as store:
+        await store.create_container("lent:1", "c")
+    async with Store.open(frozen) as store:
+        with pytest.raises(MountError, match="cannot be written"):
+            await store.mount("c")
+        assert await store.mounts() == []
+
+
+@needs_mounts
+async def test_read_only_media_without_lock_files_lend_too(
+    borrower: StoreConfig, frozen: StoreConfig, lender: StoreConfig
+) -> None:
+    for path in lender.graph_root.glob("overlay-*/*.lock"):
+        path.unlink()
+    config = replace(borrower, additional_roots=(frozen.graph_root,))
+    async with Store.open(config) as store:
+        assert [image.read_only for image in await store.images()] == [True]
+        container = await store.create_container("lent:1")
+        async with store.mounted(container) as path:
+            assert (path / "base").is_file()
+    async with Store.open(frozen) as store:
+        assert len(await store.layers()) == 2
+
+
+@needs_mounts
+async def test_read_only_media_without_a_store_are_refused(tmp_path: Path, frozen: StoreConfig) -> None:
+    config = replace(frozen, graph_root=frozen.graph_root / "overlay")
+    with pytest.raises(StoreWriteError, match="read-only media"):
+        async with Store.open(config):
+            pass
