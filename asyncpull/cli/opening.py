@@ -52,6 +52,8 @@ def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
         run_root=None if settings.run_root is None else Path(settings.run_root),
         driver=settings.storage_driver,
         options=settings.storage_options,
+        image_root=None if settings.image_store is None else Path(settings.image_store),
+        is_transient=settings.transient_store,
     )
     return Store.open(load_config(overrides=overrides))
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-OPTIONAL_BOOLEANS = ("--tls-verify",)
+OPTIONAL_BOOLEANS = ("--tls-verify", "--transient-store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Settings:
     run_root: str | None = None
     storage_driver: str | None = None
     storage_options: tuple[str, ...] = ()
+    image_store: str | None = None
+    transient_store: bool | None = None
     auth_file: str | None = None
     cert_dir: str | None = None
     registries_conf: str | None = None
@@ -69,6 +71,13 @@ _GLOBAL_OPTIONS = (
     _global("--runroot", "run_root", metavar="DIR", type=_DIRECTORY, help="Run root: what does not survive a reboot."),
     _global("--storage-driver", metavar="NAME", help="Storage driver (overlay)."),
     _global("--storage-opt", "storage_options", metavar="K=V", multiple=True, help="Option of the driver; repeatable."),
+    _global("--imagestore", "image_store", metavar="DIR", type=_DIRECTORY, help="Keep images and their layers there."),
+    _global(
+        "--transient-store",
+        metavar="[=true|false]",
+        type=click.BOOL,
+        help="Whether records of containers are kept in the run root, which a reboot loses.",
+    ),
     _global("--authfile", "auth_file", metavar="FILE", type=_FILE, help="Credentials, as podman login writes them."),
     _global("--cert-dir", metavar="DIR", type=_DIRECTORY, help="*.crt, *.cert and *.key files for the registry."),
     _global("--registries-conf", metavar="FILE", type=_FILE, help="Instead of the usual registries.conf."),

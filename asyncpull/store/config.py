@@ -1,9 +1,8 @@
 """Where a store is and how it is used: ``storage.conf``, the environment, the command line.
 
-The files are those of containers-storage 1.64 (format, section 11.1): the one that ``CONTAINERS_STORAGE_CONF`` names
-and no other; else the first of the user's, ``/etc/containers`` and ``/usr/share/containers``, then drop-ins, then
-``CONTAINERS_STORAGE_CONF_OVERRIDE``. No file at all is usual. What is given explicitly wins over all of them, and a
-root or a driver given so makes configured driver options void, as in podman.
+Which files there are is told in ``storageconf``, which options in ``driveroptions``. What is given explicitly wins over
+all of them, and a root or a driver given so makes configured driver options void, additional image stores among them,
+as in podman.
 """
 
 from __future__ import annotations
@@ -12,34 +11,22 @@ import os
 import pwd
 import re
 import tempfile
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import ConfigurationError
-from asyncpull.log import Log
 from asyncpull.store.driver.choice import choose_driver
+from asyncpull.store.driveroptions import check_options, checked_stores, file_options, is_true, parse_options
+from asyncpull.store.storageconf import Table, read_files, table_in, texts_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-_log = Log(__name__)
+    from collections.abc import Mapping, Sequence
 
 SYSTEM_DIRECTORIES = (Path("/etc/containers"), Path("/usr/share/containers"))
 
 # The kernel's ID map of a process that is in no user namespace.
 _FULL_ID_MAP = ["0", "0", "4294967295"]
-
-_LATER = "leave it out, or choose another store with --root"
-_REFUSED_OPTIONS = {
-    "mount_program": "stores that need a FUSE mount program cannot be used yet",
-    "force_mask": "stores with force_mask cannot be used",
-    "use_composefs": "stores with composefs cannot be used",
-}
-_OPTION_PREFIX = re.compile(r"(?:overlay2?|storage)\.")
-
-Table = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +71,32 @@ class StoreConfig:
     @property
     def ignore_chown_errors(self) -> bool:
         """Whether files may belong to somebody else than the archive says, where it cannot be helped."""
-        return self.options.get("ignore_chown_errors", "").lower() in ("true", "1", "yes")
+        return self._is_on("ignore_chown_errors")
+
+    @property
+    def skips_mount_home(self) -> bool:
+        """Whether the driver's directory is left as it is, and not bound onto itself, while something is mounted."""
+        return self._is_on("skip_mount_home")
+
+    @property
+    def disables_volatile(self) -> bool:
+        """Whether volatile containers are mounted like others, so that what they write is synced."""
+        return self._is_on("disable-volatile")
+
+    def _is_on(self, key: str) -> bool:
+        return is_true(key, self.options.get(key, ""))
 
 
 @dataclass(frozen=True, slots=True)
 class StoreOverrides:
-    """What the caller asks for explicitly; ``options`` are ``key=value`` or ``driver.key=value``."""
+    """What the caller asks for explicitly; ``options`` are ``key=value`` or ``driver.key=value``; None: nothing."""
 
     graph_root: Path | None = None
     run_root: Path | None = None
     driver: str | None = None
     options: tuple[str, ...] = ()
+    image_root: Path | None = None
+    is_transient: bool | None = None
 
 
 def load_config(
@@ -112,21 +114,37 @@ def load_config(
     overrides = overrides or StoreOverrides()
     rootless = _is_rootless(environ, uid)
     user = _real_uid(environ, uid)
-    table = _merged_files(environ, user, rootless, system_directories)
-    storage = _table(table, "storage")
-    _refuse_split_stores(storage)
+    storage = table_in(read_files(environ, user, system_directories, rootless=rootless), "storage")
     graph_root, run_root = _roots(storage, environ, user, rootless, overrides)
+    image_root = _image_root(storage, environ, user, overrides, graph_root)
     driver, reason = _driver(storage, environ, overrides, graph_root)
+    stores: list[str] = []
     if overrides.options:
-        options = _parse_options(overrides.options)
+        options, stores = parse_options(overrides.options, driver)
     elif "STORAGE_OPTS" in environ:
-        options = _parse_options(environ["STORAGE_OPTS"].split(","))
+        options, stores = parse_options(environ["STORAGE_OPTS"].split(","), driver)
     elif overrides.graph_root or overrides.driver:
         options = {}
     else:
-        options = _file_options(storage, driver)
-    _refuse_options(options)
-    return StoreConfig(graph_root, run_root, driver, rootless, reason, options)
+        options, stores = file_options(storage, driver)
+    check_options(options)
+    additional_roots = checked_stores(stores, (graph_root, image_root))
+    if driver != "overlay" and (image_root or additional_roots):
+        raise ConfigurationError(
+            f"the driver {driver} keeps all images in one store", "leave out imagestore, or choose the driver overlay"
+        )
+    return StoreConfig(
+        graph_root,
+        run_root,
+        driver,
+        rootless,
+        reason,
+        options,
+        image_root,
+        additional_roots,
+        _is_transient(storage, overrides),
+        options.get("mount_program", ""),
+    )
 
 
 # ----------------------------------------------------------------------------------------------- who we are
@@ -149,76 +167,7 @@ def _real_uid(environ: Mapping[str, str], uid: int | None) -> int:
     return os.geteuid() if uid is None else uid
 
 
-# ----------------------------------------------------------------------------------------------- the files
-
-
-def _merged_files(environ: Mapping[str, str], user: int, rootless: bool, system_directories: Sequence[Path]) -> Table:
-    explicit = environ.get("CONTAINERS_STORAGE_CONF")
-    merged: Table = {}
-    if explicit:
-        merged = _read(Path(explicit))
-    else:
-        directories = [*_user_directory(environ, rootless), *system_directories]
-        main = next((path for path in (d / "storage.conf" for d in directories) if path.is_file()), None)
-        if main is not None:
-            merged = _read(main)
-        for path in _drop_ins(directories, user, rootless):
-            merged = _merge(merged, _read(path))
-    override = environ.get("CONTAINERS_STORAGE_CONF_OVERRIDE")
-    return _merge(merged, _read(Path(override))) if override else merged
-
-
-def _user_directory(environ: Mapping[str, str], rootless: bool) -> Iterator[Path]:
-    if environ.get("XDG_CONFIG_HOME"):
-        yield Path(environ["XDG_CONFIG_HOME"]) / "containers"
-    elif rootless and environ.get("HOME"):
-        yield Path(environ["HOME"]) / ".config/containers"
-
-
-def _drop_ins(directories: Sequence[Path], user: int, rootless: bool) -> list[Path]:
-    """All drop-ins by file name; of two with the same name the one in the more specific place."""
-    names = ["storage.conf.d"]
-    names += ["storage.rootless.conf.d", f"storage.rootless.conf.d/{user}"] if rootless else ["storage.rootful.conf.d"]
-    found: dict[str, Path] = {}
-    for directory in reversed(directories):
-        for name in names:
-            for path in sorted((directory / name).glob("*.conf")):
-                found[path.name] = path
-    return [found[name] for name in sorted(found)]
-
-
-def _read(path: Path) -> Table:
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-
-
-def _merge(below: Table, above: Table) -> Table:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _table(table: Table, key: str) -> Table:
-    value = table.get(key, {})
-    if not isinstance(value, dict):
-        raise ConfigurationError(f"storage.conf: {key!r} is not a table")
-    return value
-
-
 # ----------------------------------------------------------------------------------------- roots and driver
-
-
-def _refuse_split_stores(storage: Table) -> None:
-    if storage.get("imagestore"):
-        raise ConfigurationError("storage.conf: a separate imagestore cannot be used yet", "choose a store with --root")
-    if storage.get("transient_store"):
-        raise ConfigurationError("storage.conf: transient_store cannot be used yet", "set transient_store = false")
-    if _table(storage, "options").get("additionalimagestores"):
-        _log.info("additional image stores are not looked at yet")
 
 
 def _roots(
@@ -241,6 +190,32 @@ def _roots(
             f"{graph} cannot be graph root and run root at once", "give --runroot another directory"
         )
     return graph, run
+
+
+def _image_root(
+    storage: Table, environ: Mapping[str, str], user: int, overrides: StoreOverrides, graph_root: Path
+) -> Path | None:
+    text = str(storage.get("imagestore") or "")
+    root = overrides.image_root or (_expanded(text, environ, user) if text else None)
+    if root is None:
+        return None
+    if not root.is_absolute() and root != overrides.image_root:
+        raise ConfigurationError(f"storage.conf: {root} is not an absolute path")
+    root = root.resolve()
+    if root == graph_root:
+        raise ConfigurationError(
+            f"{root} cannot be graph root and image store at once", "leave imagestore out, or name another directory"
+        )
+    return root
+
+
+def _is_transient(storage: Table, overrides: StoreOverrides) -> bool:
+    if overrides.is_transient is not None:
+        return overrides.is_transient
+    value = storage.get("transient_store", False)
+    if not isinstance(value, bool):
+        raise ConfigurationError("storage.conf: transient_store is neither true nor false")
+    return value
 
 
 def _default_roots(environ: Mapping[str, str], user: int, rootless: bool) -> tuple[Path, Path]:
@@ -267,48 +242,13 @@ def _expanded(text: str, environ: Mapping[str, str], user: int) -> Path:
 
 def _driver(storage: Table, environ: Mapping[str, str], overrides: StoreOverrides, graph_root: Path) -> tuple[str, str]:
     """The driver and why it is this one. Raises ConfigurationError for one that we have not."""
-    configured, priority = storage.get("driver"), storage.get("driver_priority") or []
-    if not isinstance(configured, str | None) or not isinstance(priority, list):
-        raise ConfigurationError("storage.conf: driver must be a text, driver_priority a list of texts")
+    configured, priority = storage.get("driver"), texts_in(storage, "driver_priority")
+    if not isinstance(configured, str | None):
+        raise ConfigurationError("storage.conf: driver is not a text")
     wanted = (
         (overrides.driver, "asked for"),
         (environ.get("STORAGE_DRIVER"), "STORAGE_DRIVER"),
         (configured, "storage.conf"),
     )
-    has_mount_program = bool(_file_options(storage, "overlay").get("mount_program"))
-    return choose_driver(graph_root, wanted, [str(name) for name in priority], has_mount_program=has_mount_program)
-
-
-# ------------------------------------------------------------------------------------------------- options
-
-
-def _parse_options(texts: Sequence[str]) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for text in filter(None, (text.strip() for text in texts)):
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigurationError(f"the storage option {text!r} is not KEY=VALUE")
-        options[_OPTION_PREFIX.sub("", key)] = value
-    return options
-
-
-def _file_options(storage: Table, driver: str) -> dict[str, str]:
-    """Options of the file as text; those of the driver's own table win."""
-    general = _table(storage, "options")
-    own = _table(general, driver)
-    merged = {**general, **own}
-    return {
-        key: str(value).lower() if isinstance(value, bool) else str(value)
-        for key, value in merged.items()
-        if isinstance(value, str | int)
-    }
-
-
-def _refuse_options(options: Mapping[str, str]) -> None:
-    for key, why in _REFUSED_OPTIONS.items():
-        if options.get(key, "").lower() not in ("", "false", "0"):
-            raise ConfigurationError(f"{key} = {options[key]}: {why}", _LATER)
-    if options.get("imagestore"):
-        _log.info("additional image stores are not looked at yet")
-    if options.get("sync", "filesystem") not in ("none", "filesystem"):
-        raise ConfigurationError(f"sync = {options['sync']}: neither none nor filesystem")
+    has_mount_program = bool(file_options(storage, "overlay")[0].get("mount_program"))
+    return choose_driver(graph_root, wanted, priority, has_mount_program=has_mount_program)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,11 @@ class MountRecord:
 class Mounts:
     """The mounts of a store. Each method needs storage.lock and the lock of the layers where it changes anything."""
 
-    def __init__(self, run_root: Path, driver: Driver) -> None:
+    def __init__(
+        self, run_root: Path, driver: Driver, *, binds_home: bool = True, allows_volatile: bool = True
+    ) -> None:
+        """``binds_home``: as told above; ``allows_volatile``: overlay need not sync what volatile containers write."""
+        self._binds_home, self._allows_volatile = binds_home, allows_volatile
         self.directory = run_root / f"{driver.name}-layers"
         self.lock_path = self.directory / "mountpoints.lock"
         self._path = self.directory / "mountpoints.json"
@@ -77,8 +81,9 @@ class Mounts:
         if known is not None and known.count > 0 and kernel.is_mount_point(known.path):
             _require_alike(known.path, how)
             return self._count(lock, MountRecord(layer_id, known.path, known.count + 1))
+        how = replace(how, volatile=how.volatile and self._allows_volatile)
         plan = self._driver.plan_mount(layer_id, how)
-        if plan.is_in_place:
+        if self._binds_home and plan.is_in_place:
             return self._count(lock, MountRecord(layer_id, plan.target, known.count + 1 if known else 1))
         if plan.target.is_relative_to(self._driver.home):
             self._keep_private()

@@ -85,7 +85,12 @@ class Sections:
         )
         self.images = Images(config.image_root or config.graph_root, driver.name)
         self.containers = Containers(config.graph_root, config.run_root, driver.name, is_transient=config.is_transient)
-        self.mounts = Mounts(config.run_root, driver)
+        self.mounts = Mounts(
+            config.run_root,
+            driver,
+            binds_home=not config.skips_mount_home,
+            allows_volatile=not config.disables_volatile,
+        )
         # Images that lie beside the containers, from before a place of their own was configured, still serve.
         former = (config.graph_root,) if config.image_root else ()
         self.additional = tuple(AdditionalStore(root, driver.name) for root in (*former, *config.additional_roots))

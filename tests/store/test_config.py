@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from asyncpull.errors import ConfigurationError
 from asyncpull.store.config import StoreConfig, StoreOverrides, load_config
+from asyncpull.store.storageconf import unknown_keys
 
 
 class Machine:
@@ -184,8 +186,13 @@ def test_an_overlay_store_is_recognised(machine: Machine) -> None:
         'driver = "aufs"',
         "driver = 1",
         'driver_priority = "overlay"',
-        'imagestore = "/other"',
-        "transient_store = true",
+        'imagestore = "relative"',
+        'transient_store = "perhaps"',
+        {"STORAGE_OPTS": "overlay.unheard_of=1"},
+        {"STORAGE_OPTS": "overlay.imagestore=relative"},
+        {"STORAGE_OPTS": "overlay.imagestore=/missing/store"},
+        {"STORAGE_OPTS": "ignore_chown_errors=perhaps"},
+        '[storage.options]\nadditionalimagestores = "no list"',
         'graphroot = "relative"',
         '[storage.options.overlay]\nforce_mask = "shared"',
         '[storage.options.overlay]\nuse_composefs = "true"',
@@ -222,3 +229,108 @@ def test_relative_wishes_are_meant_from_here(machine: Machine, monkeypatch: pyte
     monkeypatch.chdir(machine.home)
     config = machine.config(overrides=StoreOverrides(Path("g"), Path("r")))
     assert (config.graph_root, config.run_root) == (machine.home / "g", machine.home / "r")
+
+
+def test_a_place_apart_for_images(machine: Machine) -> None:
+    machine.storage_conf(machine.roots(imagestore="$HOME/images"))
+    assert machine.config().image_root == machine.home / "images"
+    wishes = StoreOverrides(image_root=machine.home / "mine")
+    assert machine.config(overrides=wishes).image_root == machine.home / "mine"
+    with pytest.raises(ConfigurationError, match="at once"):
+        machine.config(overrides=StoreOverrides(image_root=machine.graph))
+
+
+def test_additional_image_stores_of_files_and_options(machine: Machine) -> None:
+    first, second = machine.home / "first", machine.home / "second"
+    for directory in (first, second, machine.graph):
+        directory.mkdir()
+    text = f'[storage.options]\nadditionalimagestores = ["{first}", "{second}", "{machine.graph}", "{first}"]\n'
+    machine.storage_conf(machine.roots() + text)
+    assert machine.config().additional_roots == (first, second)
+    options = (f"overlay.imagestore={second}", f"additionalimagestore={first}", f"vfs.imagestore={machine.etc}")
+    assert machine.config(overrides=StoreOverrides(options=options)).additional_roots == (second, first)
+    assert machine.config(overrides=StoreOverrides(graph_root=machine.home / "g")).additional_roots == ()
+
+
+def test_a_transient_store(machine: Machine) -> None:
+    assert not machine.config().is_transient
+    machine.storage_conf(machine.roots() + "transient_store = true\n")
+    assert machine.config().is_transient
+    assert not machine.config(overrides=StoreOverrides(is_transient=False)).is_transient
+
+
+def test_options_that_are_true_or_false(machine: Machine) -> None:
+    machine.storage_conf(
+        machine.roots()
+        + "[storage.options]\ndisable-volatile = true\n[storage.options.overlay]\nskip_mount_home = 'T'\n"
+    )
+    config = machine.config()
+    assert (config.disables_volatile, config.skips_mount_home, config.ignore_chown_errors) == (True, True, False)
+
+
+def test_options_of_other_drivers_are_left_out(machine: Machine) -> None:
+    assert machine.config({"STORAGE_OPTS": "vfs.sync=none,overlay2.sync=filesystem"}).options == {"sync": "filesystem"}
+
+
+def test_unknown_keys_are_told_of_once_by_name_and_file(
+    machine: Machine, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    text = """
+[other]
+a = 1
+[storage]
+graph_root = "/x"
+[storage.options]
+thinpool = {}
+[storage.options.overlay]
+mountopts = "nodev"
+"""
+    assert unknown_keys(tomllib.loads(text)) == ["other", "storage.graph_root", "storage.options.overlay.mountopts"]
+    path = machine.storage_conf(text)
+    for _ in range(2):
+        assert machine.config().options == {}
+    written = capsys.readouterr()
+    said = written.out + written.err + caplog.text + str([vars(record) for record in caplog.records])
+    assert str(path) in said
+    assert "storage.options.overlay.mountopts" in said
+
+
+def test_every_key_that_the_library_documents_is_known() -> None:
+    text = """
+[storage]
+driver = ""
+driver_priority = ["overlay"]
+runroot = ""
+graphroot = ""
+imagestore = ""
+rootless_storage_path = ""
+transient_store = false
+[storage.options]
+additionalimagestores = []
+additionallayerstores = []
+pull_options = {enable_partial_images = "true", use_hard_links = "false", ostree_repos = "", convert_images = "false"}
+root-auto-userns-user = "storage"
+auto-userns-min-size = 1024
+auto-userns-max-size = 65536
+disable-volatile = true
+[storage.options.overlay]
+ignore_chown_errors = "false"
+inodes = ""
+mount_program = ""
+mountopt = "nodev"
+skip_mount_home = "false"
+size = ""
+force_mask = ""
+use_composefs = "false"
+sync = "none"
+[storage.options.vfs]
+ignore_chown_errors = "false"
+[storage.options.btrfs]
+min_space = ""
+size = ""
+[storage.options.zfs]
+fsname = ""
+mountopt = ""
+size = ""
+"""
+    assert unknown_keys(tomllib.loads(text)) == []
