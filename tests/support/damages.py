@@ -113,7 +113,9 @@ _WITHOUT_PLAIN = frozenset((ODD.id,))
 
 
 def _tree(change: Callable[[Path], object], layer: str, path: str, damage: Damage = Damage.CONTENT_MODIFIED) -> Case:
-    return Case(lambda victim: change(victim.file(layer, path)), damage, _WITHOUT_ODD, is_full=True)
+    """What only the registry can put right, the bytes of a file, costs the image; the rest is made anew."""
+    images = _WITHOUT_ODD if path in ("odd/noise", "odd/owned") else frozenset((ODD.id, PLAIN.id))
+    return Case(lambda victim: change(victim.file(layer, path)), damage, images, is_full=True)
 
 
 def _keeping_time(change: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -147,6 +149,14 @@ def _own_copy(path: Path) -> None:
     """Make a hard link a file of its own, alike in everything."""
     shutil.copy2(path, path.with_suffix(".copy"))
     path.with_suffix(".copy").rename(path)
+
+
+def _altered_copy(path: Path) -> None:
+    """The same, with other bytes of the same length."""
+    times = path.stat().st_mtime_ns
+    _own_copy(path)
+    path.write_bytes(b"?" * 5000)
+    os.utime(path, ns=(times, times))
 
 
 def _altered_split(victim: Victim) -> None:
@@ -235,6 +245,9 @@ CASES: dict[str, Case] = {
     "attribute-more": _tree(lambda path: os.setxattr(path, "user.more", b"1"), "odd", "odd/empty"),
     "hard-link-cut": _tree(_keeping_time(_own_copy), "odd", "odd/link-of-owned"),
     "whiteout-lost": _tree(_keeping_time(lambda path: path.unlink()), "removing", "etc/gone", Damage.CONTENT_MISSING),
+    "hard-link-and-its-copy-altered": _tree(_altered_copy, "odd", "odd/link-of-owned"),
+    "directory-missing": _tree(_keeping_time(shutil.rmtree), "odd", "odd/marked-directory", Damage.CONTENT_MISSING),
+    "opaque-more": _tree(lambda path: os.setxattr(path, "trusted.overlay.opaque", b"y"), "removing", "odd"),
     "opaque-lost": _tree(lambda path: os.removexattr(path, "trusted.overlay.opaque"), "removing", "var/lib/old"),
     # Big data.
     "manifest-missing": Case(lambda v: v.item("manifest").unlink(), Damage.DATA_MISSING),

@@ -12,8 +12,8 @@ from asyncpull.errors import StoreWriteError
 from asyncpull.lockfile import try_lock
 from asyncpull.store.check.contents import Compared
 from asyncpull.store.check.data import check_container_data, check_image_data, check_layer_data
-from asyncpull.store.check.findings import CheckReport, Damage, Finding, Remedy, Subject
-from asyncpull.store.check.full import check_contents
+from asyncpull.store.check.findings import DAMAGE_OF_CONTENT, CheckReport, Damage, Finding, Remedy, Subject
+from asyncpull.store.check.full import check_contents, mend_contents
 from asyncpull.store.check.inventory import take_inventory
 from asyncpull.store.check.overlay import check_stack, read_short_names, read_stack
 from asyncpull.store.check.records import check_records, check_strays
@@ -32,17 +32,6 @@ if TYPE_CHECKING:
 DAY_SECONDS = 86400
 """How old a layer that nobody needs may be, unless somebody says otherwise: the next pull may want it."""
 
-# Only reading everything once more would tell whether these are gone; what they are about is removed anyway.
-_OF_CONTENT = frozenset(
-    (
-        Damage.TAR_SPLIT_UNREADABLE,
-        Damage.DIFF_DIGEST_WRONG,
-        Damage.DIFF_SIZE_WRONG,
-        Damage.CONTENT_MISSING,
-        Damage.CONTENT_UNEXPECTED,
-        Damage.CONTENT_MODIFIED,
-    )
-)
 # What a crash may leave, and everybody ignores.
 _HARMLESS = frozenset(
     (
@@ -90,10 +79,18 @@ async def check_and_repair(sections: Sections, options: CheckOptions, *, force: 
     report = await check(sections, options)
     if not report.findings:
         return report
+    mendable = {
+        finding.id
+        for finding in report.findings
+        if finding.damage in DAMAGE_OF_CONTENT and finding.remedy is Remedy.REMAKE
+    }
+    if mendable:
+        await mend_contents(sections, await inventory_of(sections), options.compared, mendable)
     await repair(sections, report.findings, force=force)
     after = await inventory_of(sections)
     left = set(await sections.chore(glance, sections, after, options))
-    judged = [replace(finding, is_repaired=_is_gone(finding, after, left)) for finding in report.findings]
+    left.update(await check_contents(sections, after, options.compared, mendable))
+    judged = [replace(finding, is_repaired=_is_gone(finding, after, left, mendable)) for finding in report.findings]
     return _report(judged, after, options)
 
 
@@ -254,9 +251,9 @@ def _is_same_layer(layer_id: str, before: Inventory, after: Inventory) -> bool:
     return old is not None and new is not None and old.created == new.created
 
 
-def _is_gone(finding: Finding, after: Inventory, left: set[Finding]) -> bool:
-    if finding.damage in _OF_CONTENT:
-        return after.record(finding.subject, finding.id) is None
+def _is_gone(finding: Finding, after: Inventory, left: set[Finding], mendable: set[str]) -> bool:
+    if finding.damage in DAMAGE_OF_CONTENT and finding.id not in mendable:
+        return after.record(finding.subject, finding.id) is None  # nobody has read that layer again
     return finding not in left
 
 

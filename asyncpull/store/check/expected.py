@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from asyncpull.layer.changeset import Action, Changeset, Effect, clean_name
 from asyncpull.layer.header import GLOBAL_RECORDS
 from asyncpull.tree.marks import AUFS_OPAQUE, AUFS_PREFIX, Marks
+from asyncpull.tree.walk import join
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +37,8 @@ class Node:
     """One inode. ``kind`` is a type of stat(2), 0 for a mark of something deleted; ``generation`` the layer it is of.
 
     Mode, owner and time are None where the archive says nothing of them. ``is_opaque`` is None where both will do.
-    ``names`` counts the names it has in the tree. ``is_optional``: it need not be there.
+    ``names`` counts the names it has in the tree, ``origin`` is the one that the archive has its bytes for.
+    ``is_optional``: it need not be there.
     """
 
     kind: int
@@ -50,6 +52,7 @@ class Node:
     xattrs: Mapping[bytes, bytes] | None = None
     is_opaque: bool | None = False
     names: int = 1
+    origin: bytes = b""
     is_optional: bool = False
     children: dict[bytes, Node] = field(default_factory=dict)
 
@@ -108,6 +111,7 @@ class _Builder:
             self._link(member, parent, action)
         else:
             self._put(member, parent, action.name, _KINDS[effect])
+            parent.children[action.name].origin = join(action.parent, action.name)
 
     def _put(self, member: Member, parent: Node, name: bytes, kind: int) -> None:
         old = parent.children.get(name)

@@ -82,6 +82,19 @@ class Damage(Enum):
     """What a program that died left among temporary things: a directory, a lock, half a file."""
 
 
+DAMAGE_OF_CONTENT = frozenset(
+    (
+        Damage.TAR_SPLIT_UNREADABLE,
+        Damage.DIFF_DIGEST_WRONG,
+        Damage.DIFF_SIZE_WRONG,
+        Damage.CONTENT_MISSING,
+        Damage.CONTENT_UNEXPECTED,
+        Damage.CONTENT_MODIFIED,
+    )
+)
+"""What only reading all of a layer tells."""
+
+
 class Subject(Enum):
     """What a finding is about."""
 

@@ -15,15 +15,18 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
+from asyncpull import kernel
 from asyncpull.errors import LayerError
+from asyncpull.log import Log
 from asyncpull.store.check.archive import Archive, Flaw, read_archive
 from asyncpull.store.check.contents import Compared, compare_tree
 from asyncpull.store.check.expected import expected_tree
 from asyncpull.store.check.findings import Damage, Finding, Remedy, Subject
+from asyncpull.store.check.mend import mend_tree
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from concurrent.futures import Executor
 
     from asyncpull.layer.header import Member
@@ -32,15 +35,19 @@ if TYPE_CHECKING:
     from asyncpull.store.views import LayerRecord
 
 T = TypeVar("T")
+_log = Log(__name__)
 Members = tuple["Member", ...]
 
 
-async def check_contents(sections: Sections, inventory: Inventory, compared: Compared) -> list[Finding]:
-    """Read every layer that has a digest. No lock is held; a cancellation ends it soon.
+async def check_contents(
+    sections: Sections, inventory: Inventory, compared: Compared, only: Collection[str] | None = None
+) -> list[Finding]:
+    """Read every layer that has a digest, or ``only`` these. No lock is held; a cancellation ends it soon.
 
     Raises StoreError where a file system fails.
     """
     layers = [layer for layer in inventory.layers.values() if layer.diff_digest and not layer.toc_digest]
+    layers = [layer for layer in layers if only is None or layer.id in only]
     layers.sort(key=lambda layer: layer.diff_size, reverse=True)
     stop = Event()
     reader = _LayerReader(sections, inventory, compared, stop)
@@ -51,6 +58,20 @@ async def check_contents(sections: Sections, inventory: Inventory, compared: Com
             found = await _in_threads(threads, stop, [partial(reader.remember, layer) for layer in layers])
             found += await _in_threads(threads, stop, [partial(reader.compare_whole, layer) for layer in layers])
     return [finding for findings in found for finding in findings]
+
+
+async def mend_contents(sections: Sections, inventory: Inventory, compared: Compared, layer_ids: Iterable[str]) -> None:
+    """Make the trees of these layers again what their archives say, as far as that can be; no lock is held.
+
+    Layers that are mounted, or below a mounted one, are left as they are.
+    """
+    mounted = {each.layer for each in inventory.mounts if kernel.is_mount_point(each.path)}
+    busy = {below.id for each in mounted for below in inventory.chain(each)}
+    stop = Event()
+    reader = _LayerReader(sections, inventory, compared, stop)
+    layers = [inventory.layers[each] for each in layer_ids if each in inventory.layers and each not in busy]
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mend") as threads:
+        await _in_threads(threads, stop, [partial(reader.mend, layer) for layer in layers])
 
 
 async def _in_threads(threads: Executor, stop: Event, jobs: Iterable[Callable[[], T]]) -> list[T]:
@@ -83,7 +104,23 @@ class _LayerReader:
         flaws = list(archive.flaws)
         if archive.members is not None:
             flaws += self._compare(layer, [archive.members])
-        return self._findings(layer, flaws)
+        # With all bytes there, everything else can be made from the headers of the archive.
+        is_sound = not archive.flaws and all(flaw.path for flaw in flaws)
+        return self._findings(layer, flaws, Remedy.REMAKE if is_sound else Remedy.REMOVE)
+
+    def mend(self, layer: LayerRecord) -> None:
+        """Make the tree of a layer what its archive says, if nothing is wrong with that."""
+        archive = self._read(layer)
+        if archive.members is None or archive.flaws:
+            return
+        driver, compared = self._sections.driver, self._compared
+        diff = driver.diff_path(layer.id)
+        try:
+            expected = expected_tree([archive.members], driver.marks, has_devices=compared.devices)
+            flaws = compare_tree(diff, expected, driver.marks, compared, self._keep_going)
+            mend_tree(diff, expected, flaws, driver.marks, compared)
+        except (LayerError, OSError) as error:
+            _log.warning("a layer cannot be mended", layer=layer.id, reason=str(error))
 
     def remember(self, layer: LayerRecord) -> list[Finding]:
         """Read the archive of a layer, and keep its members for ``compare_whole``."""
@@ -116,7 +153,7 @@ class _LayerReader:
         except OSError as error:
             return [Flaw(Damage.CONTENT_MISSING, b"", f"its tree cannot be read: {error}")]
 
-    def _findings(self, layer: LayerRecord, flaws: Iterable[Flaw]) -> list[Finding]:
+    def _findings(self, layer: LayerRecord, flaws: Iterable[Flaw], remedy: Remedy = Remedy.REMOVE) -> list[Finding]:
         """One finding per path and kind of damage."""
         diff = self._sections.driver.diff_path(layer.id)
         messages: dict[tuple[Damage, bytes], list[str]] = {}
@@ -130,7 +167,7 @@ class _LayerReader:
                 layer.id,
                 os.fsencode(diff / os.fsdecode(path)).decode(errors="backslashreplace") if path else "",
                 "; ".join(dict.fromkeys(words)),
-                Remedy.REMOVE,
+                remedy,
             )
             for (damage, path), words in messages.items()
             if damage is not Damage.CONTENT_MODIFIED or path not in missing

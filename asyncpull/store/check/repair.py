@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull import kernel
 from asyncpull.store.check.data import genuine_item
-from asyncpull.store.check.findings import Damage, Remedy, Subject
+from asyncpull.store.check.findings import DAMAGE_OF_CONTENT, Damage, Remedy, Subject
 from asyncpull.store.check.inventory import Inventory
 from asyncpull.store.check.overlay import mend_stack
 from asyncpull.store.check.records import needed_layers
@@ -48,7 +48,8 @@ async def repair(sections: Sections, findings: Sequence[Finding], *, force: bool
     sections.require_writable()
     remake = [finding for finding in findings if finding.remedy is Remedy.REMAKE]
     await recount(sections, remake)
-    if sections.driver.is_layered and any(finding.subject is Subject.LAYER for finding in remake):
+    stacking = {each.damage for each in remake if each.subject is Subject.LAYER} - DAMAGE_OF_CONTENT
+    if sections.driver.is_layered and stacking:
         async with sections.writing_layers() as layers:
             await sections.work(_mend_layers, sections, layers)
     images_to_mend = {finding.id for finding in remake if finding.subject is Subject.IMAGE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -54,11 +55,22 @@ def _files(root: Path) -> dict[str, TreeEntry]:
     }
 
 
+def _content(root: Path) -> dict[str, TreeEntry]:
+    """All that is in the trees of layers, to the last bit."""
+    return {
+        f"{diff.parent.name}/{path}": entry
+        for diff in root.glob("overlay/*/diff")
+        for path, entry in list_tree(diff).items()
+        if path != "." and not (stat.S_ISCHR(entry.mode) and entry.device == 0)
+    }
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_found_and_repaired(config: StoreConfig, case: Case) -> None:
     root = config.graph_root
     async with Store.open(config) as store:
         assert (await store.check(max_age_seconds=0)).findings == ()
+        sound = _content(root)
         case.do(Victim(root))
         before = _files(root)
 
@@ -84,3 +96,5 @@ async def test_found_and_repaired(config: StoreConfig, case: Case) -> None:
         assert len(await store.containers()) == (0 if case.force else 1)
         assert (await store.check(max_age_seconds=0)).findings == ()
         assert leftovers(root) == []
+        if len(case.images) == 2 and not case.force:
+            assert _content(root) == sound
