@@ -28,12 +28,13 @@ from asyncpull.spec.manifest import ImageConfig, Manifest, parse_document
 from asyncpull.spec.platform import host_platform
 from asyncpull.spec.reference import parse_reference
 from asyncpull.store.archive import changes_archive, layer_archive
-from asyncpull.store.exporter import Exporter, layer_roots, owner_in
+from asyncpull.store.exporter import Exporter, owner_in
 from asyncpull.store.files import disk_errors
 from asyncpull.store.records import format_time, is_time
 from asyncpull.store.staging import NewImage, NewLayer
 from asyncpull.tree.changes import drop_sockets, leans_on_others, tidy_layer, tree_changes
 from asyncpull.tree.copy import copy_changes, copy_tree
+from asyncpull.tree.owners import change_owners
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
     from asyncpull.store.staging import StagedLayer, Staging
     from asyncpull.store.views import ContainerRecord, ImageRecord, LayerRecord
-    from asyncpull.tree.changes import Change
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,18 +118,17 @@ class Packer(Exporter):
             raise StoreCorruptError(f"the layers of image {image.id} are not those that its config names")
         return Base(image, manifest, config, tuple(chain))
 
-    async def _pack(self, staging: Staging, layer: LayerRecord) -> tuple[StagedLayer, Packed]:
-        """Copy the changes of a writable layer into a staged one, and write its tar-split.
+    async def _pack(self, staging: Staging, layer: LayerRecord, base: Base) -> tuple[StagedLayer, Packed]:
+        """Copy the changes of a writable layer into a staged one upon ``base``, and write its tar-split.
 
         Raises UnsupportedMemberError, MountError, NoSpaceError, StoreWriteError, StoreError.
         """
         driver, sections = self._sections.driver, self._sections
-        owner, in_userns = owner_in(layer, None), self.config.rootless
+        mappings, in_userns = await self._mappings_of(layer), self.config.rootless
+        owner = owner_in(mappings)
         diff = self.diff_path(layer.id)
         if not driver.is_layered:
-            if layer.mappings and not driver.copies_parent:
-                raise StoreError("a container with ID mappings cannot be committed with this driver")
-            old = None if layer.parent is None else self.diff_path(layer.parent)
+            old = self.diff_path(base.layers[-1].id) if base.layers else None
             staged = await sections.chore(staging.new_layer, layer.id)
 
             def fill_whole(stop: Callable[[], None]) -> Packed:
@@ -137,6 +136,10 @@ class Packer(Exporter):
                     copy_tree(
                         staged.base, staged.diff, is_whole=True, in_userns=in_userns, owner=owner, checkpoint=stop
                     )
+                elif mappings:
+                    change_owners(staged.diff, owner)
+                    root = staged.diff.lstat()
+                    os.chown(staged.diff, *owner(root.st_uid, root.st_gid))
                 drop_sockets(staged.diff)
                 found = tree_changes(staged.diff, old)
                 return _write_split(changes_archive(staged.diff, found), staged, stop)
@@ -144,7 +147,7 @@ class Packer(Exporter):
             return staged, await self._interruptible(fill_whole, diff)
         staged = await sections.chore(staging.new_layer, layer.parent)
         if self._tells_by_marks and not await self._interruptible(lambda _: leans_on_others(diff), diff):
-            lowers = [*layer_roots(driver, layer.id)[1:], *await self._trees_below(layer)]
+            lowers = await self._trees_below(layer)
 
             def fill_by_marks(stop: Callable[[], None]) -> Packed:
                 copy_tree(diff, staged.diff, in_userns=in_userns, owner=owner, checkpoint=stop)
@@ -153,12 +156,9 @@ class Packer(Exporter):
 
             return staged, await self._interruptible(fill_by_marks, diff)
         async with AsyncExitStack() as stack:
-            new = await self._whole_tree(layer.id, stack)
-            below = await self._layer_below(layer)
-            base = None if below is None else await self._whole_tree(below.id, stack)
+            new, found = await self._changed_by_comparison(layer, stack)
 
             def fill_by_comparison(stop: Callable[[], None]) -> Packed:
-                found: list[Change] = tree_changes(new, base, owner_in(layer, below))
                 copy_changes(new, staged.diff, found, driver.marks, in_userns=in_userns, owner=owner, checkpoint=stop)
                 packed = _write_split(changes_archive(staged.diff, found), staged, stop)
                 drop_sockets(staged.diff)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import AsyncExitStack
-from itertools import count, takewhile
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
-from asyncpull.errors import DigestMismatchError, NotInStoreError, StoreError
+from asyncpull.errors import DigestMismatchError, StoreError
 from asyncpull.store.archive import changes_archive, layer_archive, same_owner
+from asyncpull.store.driver import MountOptions
 from asyncpull.store.files import disk_errors
-from asyncpull.store.idmap import to_container
+from asyncpull.store.idmap import NO_MAPPINGS, moved
 from asyncpull.store.mounter import Mounter
 from asyncpull.store.views import LayerRecord
 from asyncpull.tarstream import rebuild_layer
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.store.archive import Owner
-    from asyncpull.store.driver import Driver
+    from asyncpull.store.idmap import IDMappings
     from asyncpull.store.mounter import MountTarget
     from asyncpull.tree.changes import Change
 
@@ -47,11 +47,12 @@ class Exporter(Mounter):
         """
         layer = await self._layer_of(target)
         below = await self._layer_below(layer, parent)
-        owner = owner_in(layer, below)
+        mappings = await self._mappings_of(layer)
+        owner = owner_in(mappings, NO_MAPPINGS if below is None else await self._mappings_of(below))
         base = None if below is None else below.id
         driver, sections = self._sections.driver, self._sections
         if base == layer.parent and self._tells_by_marks:
-            lowers = [*layer_roots(driver, layer.id)[1:], *await self._trees_below(layer)]
+            lowers = await self._trees_below(layer)
             diff = self.diff_path(layer.id)
             found = await sections.chore(_translated, diff, layer_changes, diff, lowers, driver.marks, owner)
             if found is not None:
@@ -85,17 +86,21 @@ class Exporter(Mounter):
         driver, sections = self._sections.driver, self._sections
         tar_split = self.tar_split_path(layer.id)
         if await sections.work(tar_split.exists):
-            return _verified(rebuild_layer(tar_split, layer_roots(driver, layer.id)), layer)
+            return _verified(rebuild_layer(tar_split, await sections.work(sections.layers.roots, layer)), layer)
         diff = self.diff_path(layer.id)
-        owner = owner_in(layer, None)
+        owner = owner_in(await self._mappings_of(layer))
         if self._tells_by_marks and not await sections.chore(_translated, diff, leans_on_others, diff):
             return layer_archive(diff, driver.marks, owner)
+        return changes_archive(*await self._changed_by_comparison(layer, stack), owner)
+
+    async def _changed_by_comparison(self, layer: LayerRecord, stack: AsyncExitStack) -> tuple[Path, list[Change]]:
+        """The complete tree of a layer, and what is different in it from its parent's, by comparison."""
+        below = await self._layer_below(layer)
         new = await self._whole_tree(layer.id, stack)
-        old = None if layer.parent is None else await self._whole_tree(layer.parent, stack)
-        changes = await sections.chore(
-            _translated, new, tree_changes, new, old, owner_in(layer, await self._layer_below(layer))
-        )
-        return changes_archive(new, changes, owner)
+        old = None if below is None else await self._whole_tree(below.id, stack)
+        of_old = NO_MAPPINGS if below is None else await self._mappings_of(below)
+        owner = owner_in(await self._mappings_of(layer), of_old)
+        return new, await self._sections.chore(_translated, new, tree_changes, new, old, owner)
 
     @property
     def _tells_by_marks(self) -> bool:
@@ -106,7 +111,8 @@ class Exporter(Mounter):
         """Where the complete tree of a layer is, for as long as ``stack`` is open."""
         if not self._sections.driver.is_layered:
             return self.diff_path(layer_id)
-        return await stack.enter_async_context(self.mounted(await self.layer(layer_id)))
+        container = next((each for each in await self.containers() if each.layer == layer_id), None)
+        return await stack.enter_async_context(self.mounted(container or await self.layer(layer_id)))
 
     async def _layer_of(self, target: MountTarget) -> LayerRecord:
         if isinstance(target, LayerRecord):
@@ -119,42 +125,28 @@ class Exporter(Mounter):
             return await self._layer_of(parent)
         return None if layer.parent is None else await self.layer(layer.parent)
 
-    async def _trees_below(self, layer: LayerRecord) -> list[Path]:
-        """The trees of all layers below one, the nearest first."""
-        rows = await self._layer_rows()
-        trees: list[Path] = []
-        seen: set[str] = set()
-        parent = layer.parent
-        while parent is not None:
-            if parent not in rows.by_id or parent in seen:
-                raise NotInStoreError(f"layer {parent}, below layer {layer.id}, is not in the store")
-            seen.add(parent)
-            trees += layer_roots(self._sections.driver, parent)
-            parent = rows.by_id[parent].parent
-        return trees
+    async def _trees_below(self, layer: LayerRecord) -> tuple[Path, ...]:
+        """The trees that the kernel would stack below that of a layer, the nearest first."""
+        plan = await self._sections.work(self._sections.driver.plan_mount, layer.id, MountOptions())
+        return plan.lowers[1:]
+
+    async def _mappings_of(self, layer: LayerRecord) -> IDMappings:
+        """Whose IDs the tree of a layer has: its own, or those of its container where a mount maps all below it."""
+        if layer.mappings:
+            return layer.mappings
+        return next((each.mappings for each in await self.containers() if each.layer == layer.id), layer.mappings)
 
 
-def layer_roots(driver: Driver, layer_id: str) -> list[Path]:
-    """Where the files of a layer are, the nearest first: below one with ID mappings is its older content."""
-    first = driver.diff_path(layer_id)
-    if not driver.is_layered:
-        return [first]
-    return [first, *takewhile(lambda path: path.is_dir(), (first.with_name(f"diff{number}") for number in count(1)))]
-
-
-def owner_in(layer: LayerRecord, other: LayerRecord | None) -> Owner:
-    """Who the owner of a file in the tree of ``layer`` is in that of ``other``, or in an archive.
-
-    ID mappings count unless both have the same.
-    """
-    if not layer.mappings or (other is not None and other.mappings == layer.mappings):
+def owner_in(mappings: IDMappings, other: IDMappings = NO_MAPPINGS) -> Owner:
+    """Who the owner of a file in a tree with ``mappings`` is in one with ``other`` ones; without, in an archive."""
+    if mappings == other:
         return same_owner
 
     def owner(uid: int, gid: int) -> tuple[int, int]:
         try:
-            return to_container(uid, layer.uidmap), to_container(gid, layer.gidmap)
+            return moved(uid, gid, mappings, other)
         except LookupError as error:
-            raise StoreError(f"layer {layer.id} has a file of {uid}:{gid}, whom its ID mappings leave out") from error
+            raise StoreError(f"a file belongs to {uid}:{gid}, whom the ID mappings leave out") from error
 
     return owner
 

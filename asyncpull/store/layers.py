@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import NoSpaceError, NotInStoreError, StoreError
 from asyncpull.log import Log
-from asyncpull.store.driver import Parent
+from asyncpull.store.driver import MountOptions, Parent
 from asyncpull.store.files import disk_errors, sweep, sync_file
 from asyncpull.store.records import LAYERS, Raw, format_time
 from asyncpull.store.table import Table
@@ -145,6 +145,16 @@ class Layers:
     def tar_split_path(self, layer_id: str) -> Path:
         """The tar-split file of a layer."""
         return self.directory / f"{layer_id}.tar-split.gz"
+
+    def roots(self, layer: LayerRecord) -> list[Path]:
+        """Where the files that a layer brings are found by name, the nearest place first.
+
+        There is one place, but for a copy with other owners: it has only the files that got another one, and the rest
+        is in the layers that it lies upon. Raises StoreCorruptError if one of those is missing.
+        """
+        if layer.mappings and self.driver.is_layered:
+            return list(self.driver.plan_mount(layer.id, MountOptions()).lowers)
+        return [self.driver.diff_path(layer.id)]
 
     def trash(self) -> Trash:
         """Empty; costs nothing until something is moved in."""

@@ -248,7 +248,7 @@ class Store(Upkeep, Packer):
         layer = await self.layer(found.layer)
         base = await self._base_of(found, layer)
         async with self.stage() as staging:
-            staged, packed = await self._pack(staging, layer)
+            staged, packed = await self._pack(staging, layer, base)
             return await self.commit(staging, image_of(base, staged, packed, options))
 
     async def remove_container(self, container: ContainerRecord | str, *, force: bool = False) -> None:

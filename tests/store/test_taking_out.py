@@ -11,7 +11,10 @@ import pytest
 
 from asyncpull.store.config import StoreConfig
 from asyncpull.store.containercommit import CommitOptions
+from asyncpull.store.containers import ContainerSpec
+from asyncpull.store.idmap import IDMap, IDMappings
 from asyncpull.store.store import Store
+from asyncpull.tree.marks import Marks
 from tests.store.archived import put_archives
 from tests.store.test_exporter import BASE, TOP, exported, told, work_in
 from tests.support.layer_reading import read_layer
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
+MAPS = IDMappings((IDMap(0, 100000, 1000), IDMap(3_000_000, 5, 1)), (IDMap(0, 200000, 1000),))
 OPTIONS = CommitOptions(("made",), created="2026-01-02T03:04:05Z")
 
 
@@ -112,3 +116,37 @@ async def test_a_container_on_nothing(store: Store) -> None:
         assert (rootfs / "bin" / "tool").read_bytes() == b"tool"
     report = await store.check(full=True)
     assert report.findings == ()
+
+
+@pytest.mark.parametrize("maps_owners", [True, False])
+async def test_a_container_with_other_ids_gives_an_image_with_those_of_images(
+    store: Store, maps_owners: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a mount that maps owners, or a copy of the layer with other owners, made from or into each other."""
+    if not maps_owners:
+        monkeypatch.setenv("_CONTAINERS_OVERLAY_DISABLE_IDMAP", "yes")
+    elif store.marks is Marks.NONE:
+        pytest.skip("nothing is mounted by this driver")
+    image = await put_archives(store, [BASE, TOP], "localhost/a:1")
+    container = await store.create_container(image, "c", spec=ContainerSpec(mappings=MAPS))
+    parent = (await store.layer(container.layer)).parent
+    assert parent is not None
+    assert await exported(store, parent) == TOP
+    assert await store.changes("c") == []
+    async with store.mounted(container) as rootfs:
+        assert (rootfs / "etc" / "hosts").stat().st_uid == 100000
+        (rootfs / "etc" / "hosts").write_text("mine")
+        (rootfs / "etc" / "mine").write_text("mine")
+        for name in ("etc/mine", "etc/hosts"):
+            os.chown(rootfs / name, 5, 200007)
+            (rootfs / name).chmod(0o4711)
+    assert told(await store.changes("c")) == ["C /etc", "C /etc/hosts", "A /etc/mine"]
+    (member,) = [each for each in read_layer([await exported(store, "c")]).members if each.name == b"etc/mine"]
+    assert (member.uid, member.gid, member.mode) == (3_000_000, 7, 0o4711)
+    made = await store.commit_container("c", OPTIONS)
+    async with store.mounted(made) as rootfs:
+        assert (rootfs / "etc" / "mine").stat().st_uid == 3_000_000
+        assert (rootfs / "etc" / "mine").stat().st_mode & 0o7777 == 0o4711
+        assert (rootfs / "etc" / "new").stat().st_uid == (rootfs / "etc").stat().st_uid == rootfs.stat().st_uid == 0
+    assert told(await store.changes(made)) == ["C /etc", "C /etc/hosts", "A /etc/mine"]
+    assert (await store.check(full=True)).findings == ()

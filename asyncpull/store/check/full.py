@@ -136,10 +136,8 @@ class _LayerReader:
         return self._findings(layer, self._compare(layer, known[::-1]) if len(known) == len(chain) else [])
 
     def _read(self, layer: LayerRecord) -> Archive:
-        roots = [self._sections.driver.diff_path(layer.id)]
-        while (older := roots[0].with_name(f"{roots[0].name}{len(roots)}")).is_dir():
-            roots.append(older)  # what a copy with other owners was made from
-        return read_archive(layer, self._sections.layers.tar_split_path(layer.id), roots, self._keep_going)
+        layers = self._sections.layers
+        return read_archive(layer, layers.tar_split_path(layer.id), layers.roots(layer), self._keep_going)
 
     def _compare(self, layer: LayerRecord, archives: Sequence[Members]) -> list[Flaw]:
         if layer.is_id_mapped:
