@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from asyncpull.limits import Limits
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.spec.platform import Platform
+    from asyncpull.store.config import StoreConfig
     from asyncpull.store.store import Store
 
     Decorated = TypeVar("Decorated", bound=Callable[..., object])
@@ -42,10 +43,9 @@ def locate(text: str) -> Located:
     return Located(text.removeprefix(_REGISTRY_TRANSPORT), is_in_store=False)
 
 
-def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+def store_config(settings: Settings) -> StoreConfig:
     """The store that options, environment and storage.conf name, in this order."""
     from asyncpull.store.config import StoreOverrides, load_config
-    from asyncpull.store.store import Store
 
     overrides = StoreOverrides(
         graph_root=None if settings.root is None else Path(settings.root),
@@ -55,7 +55,14 @@ def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
         image_root=None if settings.image_store is None else Path(settings.image_store),
         is_transient=settings.transient_store,
     )
-    return Store.open(load_config(overrides=overrides))
+    return load_config(overrides=overrides)
+
+
+def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+    """Open that store."""
+    from asyncpull.store.store import Store
+
+    return Store.open(store_config(settings))
 
 
 def registry_access(settings: Settings) -> RegistryAccess:

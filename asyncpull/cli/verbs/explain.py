@@ -12,7 +12,7 @@ from asyncpull.cli.complaint import single_line
 from asyncpull.cli.opening import platform_options, registry_access, wanted_platform
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
-from asyncpull.cli.settings import Session, global_options
+from asyncpull.cli.settings import Session, Settings, global_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @global_options
 @click.pass_obj
 def explain(session: Session, /, reference: str, **platform: str | None) -> int:
-    """Show what a reference means, and where, how and as whom it would be fetched.
+    """Show what a reference means, where, how and as whom it would be fetched, and into which store.
 
     No registry is asked. Secrets are not shown, but programs that keep credentials are asked whether they have any.
     """
@@ -45,13 +45,28 @@ def explain(session: Session, /, reference: str, **platform: str | None) -> int:
         registries = await load_registries(access, os.environ, user_id(os.environ))
         keyring = load_keyring(os.environ, access.authfile, registries.credential_helpers)
         explanation = await explained(reference, registries, keyring, Proxies.from_environ(os.environ))
+        store = _store(settings)
         if settings.json:
-            write_json(as_json(explanation, chosen or host_platform()))
+            write_json(as_json(explanation, chosen or host_platform()) | {"store": store})
         else:
             write_lines(as_lines(explanation, chosen or host_platform()))
+            problem = store.get("problem")
+            write_lines([_line(0, "store", problem or "{driver} in {graph_root} ({reason})".format(**store))])
         return exit_codes.DONE
 
     return run(settings, work)
+
+
+def _store(settings: Settings) -> dict[str, str]:
+    """Where the image would go, and why with that driver; or what is wrong with the configuration of the store."""
+    from asyncpull.cli.opening import store_config
+    from asyncpull.errors import ConfigurationError
+
+    try:
+        config = store_config(settings)
+    except ConfigurationError as error:
+        return {"problem": str(error)}
+    return {"graph_root": str(config.graph_root), "driver": config.driver, "reason": config.reason}
 
 
 def as_json(explanation: Explanation, platform: Platform) -> dict[str, object]:

@@ -79,8 +79,9 @@ def choose_driver(
             driver = _canonical(name)
             if driver not in DRIVERS:
                 raise _unknown(name, reason)
-            return driver, reason
-    driver, reason = _found(graph_root) or _best(graph_root, priority, has_mount_program)
+            break
+    else:
+        driver, reason = _found(graph_root) or _best(graph_root, priority, has_mount_program)
     _log.debug("chose a storage driver", driver=driver, reason=reason, graph_root=str(graph_root))
     return driver, reason
 
