@@ -75,7 +75,7 @@ class Podman(threading.Thread):
     """A loop of podman's commands, one process after the other."""
 
     def __init__(self, store: SharedStore, references: list[str], number: int) -> None:
-        super().__init__(name=f"podman {number}")
+        super().__init__(name=f"podman {number}", daemon=True)
         self._store, self._references = store, references
         self._chance, self._number = random.Random(1000 + number), number
         self.told: Counter[str] = Counter()
@@ -120,6 +120,7 @@ def _locks_below(root: Path) -> list[str]:
     return [line for line in lines if line.split()[-3].rpartition(":")[2] in inodes]
 
 
+@pytest.mark.timeout(SECONDS + 2 * TIMEOUT)
 async def test_everybody_does_everything_at_once(store: SharedStore, references: list[str]) -> None:
     program = (sys.executable, "-m", "tests.support.stress", str(store.root), str(store.run_root), str(SECONDS))
     ours = [
@@ -137,18 +138,22 @@ async def test_everybody_does_everything_at_once(store: SharedStore, references:
         thread.start()
     told: Counter[str] = Counter()
     errors: list[str] = []
-    for process in ours:
-        out, err = process.communicate(timeout=SECONDS + TIMEOUT)
-        if process.returncode:
-            errors.append(err)
-            continue
-        result = json.loads(out)
-        told.update(result["told"])
-        errors += result["errors"]
-    for thread in theirs:
-        thread.join()
-        told.update({f"podman {what}": count for what, count in thread.told.items()})
-        errors += thread.errors
+    try:
+        for process in ours:
+            out, err = process.communicate(timeout=SECONDS + TIMEOUT)
+            if process.returncode:
+                errors.append(err)
+                continue
+            result = json.loads(out)
+            told.update(result["told"])
+            errors += result["errors"]
+        for thread in theirs:
+            thread.join()
+            told.update({f"podman {what}": count for what, count in thread.told.items()})
+            errors += thread.errors
+    finally:
+        for process in ours:
+            process.kill()
     print(json.dumps(told, indent=1, sort_keys=True))  # what the run was worth, for who runs it with -s
 
     assert errors == []
