@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncpull.estimate import PullEstimate
     from asyncpull.events import EventStream
     from asyncpull.limits import Limits
+    from asyncpull.lockfile import LockWait, hearing_waits
     from asyncpull.plan import PulledImage, PulledLayer, PullPlan, PullPolicy
     from asyncpull.prefetch import Prefetched, PrefetchSummary
     from asyncpull.progress import Event, Reporter
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.reference import Reference, parse_reference
     from asyncpull.store.config import StoreConfig
     from asyncpull.store.containercommit import CommitOptions
+    from asyncpull.store.sizes import ImageSize
     from asyncpull.store.store import Store
     from asyncpull.tree.changes import Change, ChangeKind
 
@@ -45,7 +47,9 @@ __all__ = [
     "Digest",
     "Event",
     "EventStream",
+    "ImageSize",
     "Limits",
+    "LockWait",
     "MountRequest",
     "Platform",
     "PrefetchSummary",
@@ -61,6 +65,7 @@ __all__ = [
     "Reporter",
     "Store",
     "StoreConfig",
+    "hearing_waits",
     "parse_platform",
     "parse_reference",
 ]
@@ -74,7 +79,9 @@ _HOMES = {
     "Digest": "spec.digest",
     "Event": "progress",
     "EventStream": "events",
+    "ImageSize": "store.sizes",
     "Limits": "limits",
+    "LockWait": "lockfile",
     "MountRequest": "store.mounts",
     "Platform": "spec.platform",
     "PrefetchSummary": "prefetch",
@@ -90,6 +97,7 @@ _HOMES = {
     "Reporter": "progress",
     "Store": "store.store",
     "StoreConfig": "store.config",
+    "hearing_waits": "lockfile",
     "parse_platform": "spec.platform",
     "parse_reference": "spec.reference",
 }

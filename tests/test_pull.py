@@ -30,8 +30,9 @@ from asyncpull.errors import (
     UnavailableError,
     UnsupportedMemberError,
 )
+from asyncpull.lockfile import LockMode, locked
 from asyncpull.plan import PullPolicy
-from asyncpull.progress import FetchRetried, PullCompleted, PullStarted, Resolved
+from asyncpull.progress import FetchRetried, LockAwaited, PullCompleted, PullStarted, Resolved
 from asyncpull.pull import Puller
 from asyncpull.registry.config import RegistryAccess
 from tests.support import images, tars
@@ -82,6 +83,20 @@ async def test_an_image_without_layers(bench: Bench) -> None:
     pulled = await bench.puller.pull(bench.offer(images.image([])))
     assert pulled.layers == ()
     assert (await bench.store.image(pulled.id)).layer is None
+
+
+async def test_a_pull_tells_which_lock_it_waits_for(bench: Bench) -> None:
+    reference = bench.offer(images.image([layer("one")]))
+    async with locked(bench.root / "overlay-images/images.lock", LockMode.EXCLUSIVE):
+        pull = asyncio.create_task(bench.puller.pull(reference))
+        while not (told := bench.heard.of(LockAwaited)):
+            await asyncio.sleep(0.01)
+        assert not pull.done()
+    await pull
+    event = told[0]
+    assert isinstance(event, LockAwaited)
+    assert (event.path, event.reference) == (str(bench.root / "overlay-images/images.lock"), reference)
+    assert f"process {os.getpid()} " in event.holders
 
 
 async def test_a_second_pull_fetches_nothing(bench: Bench) -> None:

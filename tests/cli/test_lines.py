@@ -21,6 +21,7 @@ from asyncpull.progress import (
     FetchStarted,
     LayerQueued,
     LayerReused,
+    LockAwaited,
     Mounted,
     PullCompleted,
     PullFailed,
@@ -77,8 +78,15 @@ def test_plain_lines_of_layers_that_others_bring_in_and_of_mounts() -> None:
         VerifyStarted(1, "x", A, 7),
         VerifyCompleted(1, "x", A),
         Mounted(2, "y", "/mnt/y"),
+        LockAwaited(2, "y", "/g/layers.lock", 3.0, "process 7 (podman images)"),
+        LockAwaited(2, "y", "/g/layers.lock", 6.0, ""),
         Dropped(0, "", 3),
-    ) == ["y: aaaaaaaaaaaa is brought in by another pull, waiting for that", "y: mounted at /mnt/y"]
+    ) == [
+        "y: aaaaaaaaaaaa is brought in by another pull, waiting for that",
+        "y: mounted at /mnt/y",
+        "y: waits for the lock /g/layers.lock, held by process 7 (podman images)",
+        "y: waits for the lock /g/layers.lock, held by somebody",
+    ]
 
 
 def test_json_lines_of_every_kind_of_event() -> None:
