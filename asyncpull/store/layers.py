@@ -24,7 +24,7 @@ from asyncpull.store.driver import MountOptions, Parent
 from asyncpull.store.files import disk_errors, sweep, sync_file
 from asyncpull.store.records import LAYERS, Raw, format_time
 from asyncpull.store.table import Table
-from asyncpull.store.tempdirs import TempDir, remove_abandoned
+from asyncpull.store.tempdirs import TempDir, find_abandoned, remove_abandoned
 from asyncpull.store.views import LayerRecord
 from asyncpull.tree.removal import remove_tree
 
@@ -164,6 +164,10 @@ class Layers:
         """Delete what dead programs left in the temporary directories; needs no lock."""
         for root in (*self._trees_roots(), self.temp_root):
             remove_abandoned(root)
+
+    def find_abandoned(self) -> list[Path]:
+        """What ``remove_abandoned`` would delete; needs no lock. Raises StoreWriteError, StoreError."""
+        return [path for root in (*self._trees_roots(), self.temp_root) for path in find_abandoned(root)]
 
     def _trees_roots(self) -> tuple[Path, ...]:
         return tuple(dict.fromkeys((self.driver.staging_root, self.driver.image_staging_root)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,12 @@ import pytest_asyncio
 
 from asyncpull.demo.image import REPOSITORY, demo_image
 from asyncpull.demo.registry import DemoRegistry
+from tests.support import tars
 from tests.support.command import Command
+from tests.support.images import image
+from tests.support.ordinary_user import UID, OrdinaryUser
+from tests.support.registry_simulator import RegistrySimulator
+from tests.support.samples import CAPABILITY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -102,3 +108,39 @@ def test_an_age_that_is_none(command: Command, age: str) -> None:
     ended = command("check", "--max", age)
     assert ended.code == 64
     assert "is no duration" in ended.err
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+async def test_a_store_of_an_ordinary_user(tmp_path: Path, driver: str) -> None:
+    if shutil.which("newuidmap") is None:
+        pytest.skip("needs newuidmap")
+    user = OrdinaryUser(tmp_path, f"{UID}:200000:65536\n")
+    everything = [
+        *(tars.directory(name) for name in ("d", "old")),
+        tars.file("d/setuid", b"#!", 0o4755).with_(uid=7, gid=8),
+        tars.file("d/capable", b"ping", 0o755).with_(xattrs={"security.capability": CAPABILITY}),
+        tars.file("d/marked", b"m").with_(xattrs={"user.comment": b"1", "trusted.comment": b"2"}),
+        tars.hard_link("d/linked", "d/setuid", 0o4755).with_(uid=7, gid=8),
+        tars.character_device("d/null", 1, 3),
+        tars.hard_link("d/null-too", "d/null", 0o666),
+        tars.file("old/file", b"x"),
+    ]
+    wanted = image(
+        [tars.tar(everything), tars.tar([tars.directory("old"), tars.opaque("old"), tars.whiteout("d/null")])]
+    )
+    roots = ("--root", "storage", "--runroot", "run", "--storage-driver", driver)
+    async with RegistrySimulator() as registry:
+        registry.add_image("a/b", "1", wanted)
+        arguments = (*roots, "pull", "-q", "--tls-verify=false", f"{registry.address}/a/b:1")
+        ended = await asyncio.to_thread(user.asyncpull, *arguments)
+    assert ended.stderr == ""
+
+    ended = user.asyncpull(*roots, "check")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+    os.chown(next(tmp_path.glob("storage/*/**/d/marked")), 200_005, 200_005)
+    ended = user.asyncpull(*roots, "check")
+    assert ended.returncode == 1
+    assert "its owner is 6:6, expected 0:0" in ended.stdout
+    assert user.asyncpull(*roots, "check", "--repair").returncode == 0
+    assert user.asyncpull(*roots, "check").stdout == ""

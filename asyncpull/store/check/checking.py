@@ -19,7 +19,6 @@ from asyncpull.store.check.overlay import check_stack, read_short_names, read_st
 from asyncpull.store.check.records import check_records, check_strays
 from asyncpull.store.check.repair import recount, remove, repair
 from asyncpull.store.files import TEMPORARY, disk_errors
-from asyncpull.store.tempdirs import find_abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +143,7 @@ def glance(sections: Sections, inventory: Inventory, options: CheckOptions) -> l
 def _abandoned(sections: Sections) -> list[Finding]:
     """What programs that died left in the places for temporary things; none where nothing can be written."""
     try:
-        paths = [*find_abandoned(sections.driver.staging_root), *find_abandoned(sections.layers.temp_root)]
+        paths = sections.layers.find_abandoned()
     except StoreWriteError:
         return []
     return [_left_behind(path) for path in paths]

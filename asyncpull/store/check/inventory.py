@@ -88,7 +88,9 @@ def take_inventory(sections: Sections, locks: RecordLocks) -> Inventory:
     if layers is None or images is None or containers is None or mounts is None:
         return Inventory({}, {}, {}, (), unreadable=tuple(unreadable))
     driver = sections.driver
-    homes = {path.parent for path in (driver.directory("x"), driver.image_staging_root)}
+    homes = {driver.directory("x").parent}
+    if driver.is_layered:  # which may keep layers of images apart
+        homes.add(driver.image_staging_root.parent)
     with disk_errors(driver.home):
         return Inventory(
             layers.by_id,
