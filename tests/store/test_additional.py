@@ -242,3 +242,70 @@ async def test_read_only_media_without_a_store_are_refused(tmp_path: Path, froze
     with pytest.raises(StoreWriteError, match="read-only media"):
         async with Store.open(config):
             pass
+
+
+async def test_images_kept_apart_leave_the_graph_root_to_containers(tmp_path: Path) -> None:
+    config = replace(config_at(tmp_path), image_root=tmp_path / "images")
+    async with Store.open(config) as store:
+        image = await commit_image(store, "localhost/apart:1", BASE, TOP)
+        layers = [layer.id for layer in await store.layers()]
+        container = await store.create_container(image, "c")
+        assert sorted(path.name for path in (tmp_path / "images/overlay").glob("?" * 64)) == sorted(layers)
+        assert [path.name for path in (config.graph_root / "overlay").glob("?" * 64)] == [container.layer]
+        assert not list((tmp_path / "images/overlay-layers").glob("*.gz"))
+        assert all((config.graph_root / "overlay-layers" / f"{layer}.tar-split.gz").is_file() for layer in layers)
+        locks = [root / "overlay-layers/layers.lock" for root in (config.graph_root, tmp_path / "images")]
+        before = [path.read_bytes() for path in locks]
+        await store.remove_container("c")
+        assert all(path.read_bytes() != old for path, old in zip(locks, before, strict=True))
+        assert (await store.check(full=False)).findings == ()
+        await store.remove_image(image)
+        assert await store.layers() == []
+    assert not list((tmp_path / "images/overlay").glob("?" * 64))
+    assert not list((config.graph_root / "overlay-layers").glob("*.gz"))
+    assert not list((tmp_path / "images/overlay/tempdirs").iterdir())
+
+
+async def test_images_from_before_they_were_kept_apart_still_serve(tmp_path: Path) -> None:
+    former = config_at(tmp_path)
+    async with Store.open(former) as store:
+        await commit_image(store, "localhost/former:1", BASE)
+    async with Store.open(replace(former, image_root=tmp_path / "images")) as store:
+        lent = [layer.id for layer in await store.layers()]
+        await commit_image(store, "localhost/newer:1", BASE, TOP, reuse=lent)
+        assert {image.names[0]: image.read_only for image in await store.images()} == {
+            "localhost/newer:1": False,
+            "localhost/former:1": True,
+        }
+        assert (await store.check(full=False)).findings == ()
+
+
+async def test_a_damaged_layer_of_images_kept_apart_is_mended_in_its_place(tmp_path: Path) -> None:
+    config = replace(config_at(tmp_path), image_root=tmp_path / "images")
+    async with Store.open(config) as store:
+        image = await commit_image(store, "localhost/apart:1", BASE, TOP)
+        directory = tmp_path / "images/overlay" / (image.layer or "")
+        (directory / "lower").unlink()
+        (tmp_path / "images/overlay/l" / (directory / "link").read_text()).unlink()
+        report = await store.check(full=False, repair=True)
+        assert report.findings
+        assert all(finding.is_repaired for finding in report.findings)
+        assert (await store.check(full=False)).findings == ()
+        assert (tmp_path / "images/overlay/l" / (directory / "link").read_text()).is_symlink()
+
+
+async def test_records_of_containers_of_a_transient_store_are_in_the_run_root(tmp_path: Path) -> None:
+    config = replace(config_at(tmp_path), is_transient=True)
+    async with Store.open(config) as store:
+        image = await commit_image(store, "localhost/t:1", BASE)
+        container = await store.create_container(image, "c")
+        assert container.volatile
+        assert (await store.layer(container.layer)).volatile
+    for part, record_id in (("containers", container.id), ("layers", container.layer)):
+        assert record_id in (config.run_root / f"overlay-{part}/volatile-{part}.json").read_text()
+        assert not (config.graph_root / f"overlay-{part}/volatile-{part}.json").exists()
+    async with Store.open(config) as store:
+        assert [each.id for each in await store.containers()] == [container.id]
+        await store.remove_container("c")
+        assert [layer.id for layer in await store.layers()] == [image.layer]
+    assert (config.run_root / "overlay-containers/containers.lock").is_file()

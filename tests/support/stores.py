@@ -27,11 +27,12 @@ Record = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class SharedStore:
-    """One graph root and run root."""
+    """One graph root and run root; ``options`` are global ones that both sides are to have besides."""
 
     peer: Peer
     directory: Path
     driver: str = "overlay"
+    options: tuple[str, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -44,7 +45,8 @@ class SharedStore:
     @property
     def arguments(self) -> tuple[str, ...]:
         """The global options that name this store, the same ones for asyncpull, podman and buildah."""
-        return ("--root", str(self.root), "--runroot", str(self.run_root), "--storage-driver", self.driver)
+        roots = ("--root", str(self.root), "--runroot", str(self.run_root))
+        return (*roots, "--storage-driver", self.driver, *self.options)
 
     @property
     def podman_command(self) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ def show_images(
                     "shared_size": _size_of(image, sizes).shared,
                     "unique_size": _size_of(image, sizes).unique,
                     "layer": image.layer,
+                    "read_only": image.read_only,
                 }
                 for image in records
             ]
@@ -99,12 +100,18 @@ def show_images(
         write_lines(image.id for image in records)
     else:
         now = datetime.now(UTC)
+        # As podman has it: a column more where another store lends images.
+        is_lent = any(image.read_only for image in records)
         rows = []
         for image in records:
             age, size = human_age(image.created_at, now), _size_of(image, sizes)
             parts = [human_size(size.total), human_size(size.shared), human_size(size.unique)]
+            parts += [str(image.read_only).lower()] if is_lent else []
             rows += [[*_repository_and_tag(name), shorten(image.id), age, *parts] for name in image.names or (_NONE,)]
-        write_table(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED", "UNIQUE"], rows)
+        write_table(
+            ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED", "UNIQUE", *(["R/O"] if is_lent else [])],
+            rows,
+        )
 
 
 def show_layers(records: Sequence[LayerRecord], settings: Settings, shorten: Shorten = short_id) -> None:
@@ -121,6 +128,7 @@ def show_layers(records: Sequence[LayerRecord], settings: Settings, shorten: Sho
                     "compressed_size": layer.compressed_size,
                     "diff_digest": layer.diff_digest or None,
                     "diff_size": layer.diff_size,
+                    "read_only": layer.read_only,
                 }
                 for layer in records
             ]
