@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import functools
 import mmap
@@ -50,6 +51,9 @@ _PR_SET_PDEATHSIG = 1
 _WAIT_ALL = 0x40000000
 _LONGEST_LIFE = 10
 _STACK = 64 << 10
+# What a mount says whose FUSE program has died; the second one to a question that it died over.
+DISCONNECTED = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 BTRFS_MAGIC = 0x9123683E
@@ -117,6 +121,10 @@ def is_mount_point(path: Path) -> bool:
         is_root = _is_mount_root(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno not in DISCONNECTED:
+            raise
+        return True  # of a FUSE program that has died
     return path.is_mount() if is_root is None else is_root
 
 

@@ -143,7 +143,7 @@ def load_config(
         image_root,
         additional_roots,
         _is_transient(storage, overrides),
-        options.get("mount_program", ""),
+        options.get("mount_program", "") if driver == "overlay" else "",
     )
 
 

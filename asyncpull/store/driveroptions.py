@@ -23,7 +23,6 @@ _log = Log(__name__)
 _REFUSED = {
     "force_mask": "files would get other modes than their archive says, which only a mount program can undo",
     "use_composefs": "layers would be kept in a form that cannot be read yet",
-    "mount_program": "stores that need a FUSE mount program cannot be used yet",
 }
 _BOOLEANS = {"ignore_chown_errors", "skip_mount_home", "use_composefs", "disable-volatile"}
 _WAY_OUT = "leave it out, or choose another store with --root"

@@ -80,6 +80,7 @@ class Mounter(Catalog):
 
     async def _unmount(self, layer_id: str, *, force: bool) -> int:
         sections = self._sections
+        await sections.chore(sections.mounts.flush, layer_id)
         async with sections.mounting() as (storage_lock, _, counts):
             return await sections.work(sections.mounts.unmount, storage_lock, counts, layer_id, force=force)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from asyncpull import kernel
 from asyncpull.errors import MountError
 from asyncpull.log import Log
+from asyncpull.store.fuse import perform_by_program
 from asyncpull.store.idmapped import with_mapped_lowers
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ _HINTS = {
 
 def perform(plan: MountPlan) -> None:
     """Mount. Raises MountError."""
+    if plan.program:
+        perform_by_program(plan)
+        return
     try:
         with with_mapped_lowers(plan) as mapped:
             _perform(mapped)

@@ -19,10 +19,12 @@ from asyncpull.errors import MountError, NotInStoreError, StoreCorruptError
 from asyncpull.log import Log
 from asyncpull.store.driver import MountOptions
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, write_atomic
+from asyncpull.store.fuse import clear_dead, flush
 from asyncpull.store.idmap import NO_MAPPINGS
 from asyncpull.store.idmapped import maps_owners, unmap
 from asyncpull.store.mounting import mount_error, perform
 from asyncpull.store.records import Raw, format_json, parse_array
+from asyncpull.tree.marks import Marks
 from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -78,14 +80,16 @@ class Mounts:
     def mount(self, lock: LockedFile, layer_id: str, how: MountOptions) -> MountRecord:
         """Mount a layer, or count once more. ``lock`` is that of the counts. Raises MountError, StoreError."""
         known = self.find(layer_id)
+        if known is not None and clear_dead(known.path):
+            _log.warning("the program of a mount has died, mounting anew", path=str(known.path))
         if known is not None and known.count > 0 and kernel.is_mount_point(known.path):
             _require_alike(known.path, how)
             return self._count(lock, MountRecord(layer_id, known.path, known.count + 1))
         how = replace(how, volatile=how.volatile and self._allows_volatile)
         plan = self._driver.plan_mount(layer_id, how)
-        if self._binds_home and plan.is_in_place:
+        if plan.is_in_place:
             return self._count(lock, MountRecord(layer_id, plan.target, known.count + 1 if known else 1))
-        if plan.target.is_relative_to(self._driver.home):
+        if self._binds_home and plan.target.is_relative_to(self._driver.home):
             self._keep_private()
         if kernel.is_mount_point(plan.target):
             _require_alike(plan.target, how)
@@ -99,6 +103,12 @@ class Mounts:
         except BaseException:
             kernel.unmount(plan.target, kernel.MNT_DETACH)
             raise
+
+    def flush(self, layer_id: str) -> None:
+        """Have what was written through a mount program on the disk, ahead of ``unmount``. Slow; needs no lock."""
+        known = self.find(layer_id)
+        if known is not None and self._driver.marks is Marks.AUFS:
+            flush(known.path)
 
     def unmount(self, storage_lock: LockedFile | None, lock: LockedFile, layer_id: str, *, force: bool) -> int:
         """Count down, and unmount at zero, or at once with ``force``; the count that remains.

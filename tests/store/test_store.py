@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from asyncpull.errors import ConfigurationError, NotInStoreError, StoreCorruptError, StoreError, StoreWriteError
+from asyncpull.errors import NotInStoreError, StoreCorruptError, StoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked
 from asyncpull.spec.digest import Digest
 from asyncpull.store.store import Store
@@ -56,16 +56,6 @@ async def test_given_roots_win_over_a_configuration(place: Path) -> None:
     async with Store.open(config_at(place), root=place / "other") as store:
         assert store.config.graph_root == place / "other"
         assert store.config.run_root == place / "r"
-
-
-async def test_a_store_of_a_mount_program_is_refused(place: Path) -> None:
-    config = config_at(place)
-    async with Store.open(config):
-        pass
-    (config.graph_root / "overlay/.has-mount-program").write_bytes(b"true")
-    with pytest.raises(ConfigurationError, match="mount program"):
-        async with Store.open(config):
-            pass
 
 
 async def test_a_root_that_is_a_file(place: Path) -> None:

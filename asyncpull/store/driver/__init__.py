@@ -46,7 +46,8 @@ class MountPlan:
 
     ``options`` are mount options in the words of mount(8), ``context`` the SELinux label or "". ``mappings`` are for
     the trees of other layers than the one that is mounted, which is the one that ``target`` belongs to. Where the tree
-    ``is_in_place`` nothing is mounted: ``target`` is a complete tree already.
+    ``is_in_place`` nothing is mounted: ``target`` is a complete tree already. ``program`` is the FUSE program that
+    mounts it, "" for the kernel.
     """
 
     target: Path
@@ -57,6 +58,7 @@ class MountPlan:
     context: str = ""
     mappings: IDMappings = NO_MAPPINGS
     is_in_place: bool = False
+    program: str = ""
 
     @property
     def is_writable(self) -> bool:

@@ -54,6 +54,7 @@ def open_driver(config: StoreConfig) -> Driver:
                 image_root=config.image_root,
                 additional_roots=config.additional_roots,
                 is_read_only=config.is_read_only,
+                mount_program=config.mount_program,
             )
         case "vfs":
             return VfsDriver(config.graph_root)

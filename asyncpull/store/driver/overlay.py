@@ -2,7 +2,7 @@
 
 ::
 
-    overlay/.has-mount-program        "true" if a FUSE program wrote its own kind of whiteouts here: we refuse then
+    overlay/.has-mount-program        "true" if the layers have the marks of a FUSE program, which then mounts them
     overlay/l/<link>                  -> ../<layer ID>/diff; short names, because mount data is limited
     overlay/<layer ID>/diff           the content
                        link           the name in l
@@ -28,8 +28,9 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import ConfigurationError, MountError, StoreCorruptError
+from asyncpull.errors import MountError, StoreCorruptError
 from asyncpull.store.driver import MountPlan
+from asyncpull.store.driver.program import choose_program
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, sync_file, write_new
 from asyncpull.store.idmapped import unmap
 from asyncpull.tree.marks import Marks
@@ -40,12 +41,14 @@ if TYPE_CHECKING:
     from asyncpull.store.driver import MountOptions, Parent, Trash
 
 BASE_MODE = 0o555
-_MARKER = ".has-mount-program"
 _LINK_LENGTH = 26
 
 
 class OverlayDriver:
-    """Layers below ``<graph root>/overlay``, mounted by the kernel. ``options`` are added to every mount."""
+    """Layers below ``<graph root>/overlay``, mounted by the kernel, or by ``mount_program``.
+
+    ``options`` are added to every mount. What a store has of marks, and who mounts it, is known after ``prepare``.
+    """
 
     name = "overlay"
     is_layered = True
@@ -61,6 +64,7 @@ class OverlayDriver:
         image_root: Path | None = None,
         additional_roots: Sequence[Path] = (),
         is_read_only: bool = False,
+        mount_program: str = "",
     ) -> None:
         self.home = graph_root / "overlay"
         self._image_home = (image_root or graph_root) / "overlay"
@@ -71,6 +75,7 @@ class OverlayDriver:
         # The kernel refuses metacopy together with the extended attributes that users may set.
         self._options = tuple(option for option in options if not (rootless and option.startswith("metacopy")))
         self._required = ("userxattr",) if rootless else ()
+        self.mount_program = mount_program
 
     @property
     def staging_root(self) -> Path:
@@ -83,25 +88,20 @@ class OverlayDriver:
         return self._image_home / "tempdirs"
 
     def prepare(self) -> None:
-        """Make the directories if they are missing; refuse a store with a FUSE program's marks.
+        """Make the directories if they are missing, and find out who mounts.
 
-        Raises ConfigurationError, StoreWriteError, NoSpaceError, StoreError.
+        Raises ConfigurationError if the marks of the store and its configuration do not go together,
+        StoreWriteError, NoSpaceError, StoreError.
         """
         with disk_errors(self.home):
             if not self._is_read_only:
                 for home in self._own_homes():
                     make_directory(home, 0o755)
                     make_directory(home / "l", 0o755)
-                if not read_if_there(self.home / _MARKER).strip():
-                    # Where the file is missing podman walks the whole tree to find out.
-                    write_new(self.home / _MARKER, b"false", 0o600)
-            for home in (*self._own_homes(), *self._lent_homes):
-                if read_if_there(home / _MARKER).strip() == b"true":
-                    raise ConfigurationError(
-                        f"{home}: this store was written with a FUSE mount program, whose marks the kernel does not "
-                        "know",
-                        "choose another store with --root",
-                    )
+        homes = (*self._own_homes(), *self._lent_homes)
+        self.mount_program = choose_program(homes, self.mount_program, is_writable=not self._is_read_only)
+        if self.mount_program:
+            self.marks, self._required = Marks.AUFS, ()
 
     def stage(self, directory: Path, parent: Path | None) -> Path:
         """Make the future directory of a layer, complete but for what ``connect`` adds. Raises OSError."""
@@ -210,6 +210,7 @@ class OverlayDriver:
             options=tuple(words),
             context=how.context,
             mappings=how.mappings,
+            program=self.mount_program,
         )
 
     def _own_homes(self) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.errors import ConfigurationError, StoreCorruptError, StoreError
+from asyncpull.errors import StoreCorruptError, StoreError
 from asyncpull.store.driver import MountOptions, Parent
 from asyncpull.store.driver.overlay import OverlayDriver
 from tests.store.made import GOLDEN
@@ -67,16 +67,6 @@ def test_a_new_home(tmp_path: Path) -> None:
     assert modes == {"l": "0o755", ".has-mount-program": "0o600"}
     assert (tmp_path / "overlay").stat().st_mode & 0o7777 == 0o755
     assert (tmp_path / "overlay/.has-mount-program").read_bytes() == b"false"
-
-
-def test_a_store_of_a_mount_program_is_refused(tmp_path: Path) -> None:
-    driver = OverlayDriver(tmp_path)
-    driver.prepare()
-    marker = tmp_path / "overlay/.has-mount-program"
-    marker.write_bytes(b"true")
-    with pytest.raises(ConfigurationError, match="mount program"):
-        driver.prepare()
-    assert marker.read_bytes() == b"true"
 
 
 def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
