@@ -56,6 +56,7 @@ class Mounts:
         self._binds_home, self._allows_volatile = binds_home, allows_volatile
         self.directory = run_root / f"{driver.name}-layers"
         self.lock_path = self.directory / "mountpoints.lock"
+        self.lease_root = run_root / "asyncpull" / f"{driver.name}-leases"
         self._path = self.directory / "mountpoints.json"
         self._driver = driver
 
@@ -106,8 +107,8 @@ class Mounts:
 
     def flush(self, layer_id: str) -> None:
         """Have what was written through a mount program on the disk, ahead of ``unmount``. Slow; needs no lock."""
-        known = self.find(layer_id)
-        if known is not None and self._driver.marks is Marks.AUFS:
+        known = self.find(layer_id) if self._driver.marks is Marks.AUFS else None
+        if known is not None:
             flush(known.path)
 
     def unmount(self, storage_lock: LockedFile | None, lock: LockedFile, layer_id: str, *, force: bool) -> int:

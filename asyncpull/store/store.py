@@ -64,7 +64,8 @@ class Store(Upkeep, Packer):
         A store on read-only media is opened too: it can be looked at, and what is in it mounted read-only.
 
         Without ``config`` it is what ``load_config`` finds; ``root`` and ``run_root`` win over either.
-        Holds no lock of the store, then or later; those of abandoned temporary directories are only tried.
+        Holds no lock of the store later; those of abandoned temporary directories are only tried, and where a program
+        died in the body of ``mounted`` those of ``mount`` are taken, for the time of unmounting.
         Raises ConfigurationError, StoreWriteError, NoSpaceError, StoreError.
         """
         if config is None:
@@ -77,6 +78,7 @@ class Store(Upkeep, Packer):
             await store._sections.work(store._prepare)
             if not store._sections.is_read_only:
                 await store._sections.chore(store._sections.layers.remove_abandoned)
+            await store._end_abandoned_mounts()
             yield store
         finally:
             store._sections.close()

@@ -165,3 +165,47 @@ def test_one_of_several_that_fails(filled: tuple[Command, str, str]) -> None:
     assert ended.code == 2
     assert ended.out.splitlines() == [name, image_id]
     assert "absent" in ended.err
+
+
+def test_a_container_as_it_is_wanted(filled: tuple[Command, str, str]) -> None:
+    command, name, image_id = filled
+    made = command(
+        "create",
+        name,
+        "--name",
+        "one",
+        "--name",
+        "two",
+        "--volatile",
+        "-o",
+        "nodev,noexec",
+        "--metadata",
+        "{}",
+        "--json",
+    ).json()
+    assert (made["names"], made["image"]) == (["one", "two"], image_id)
+    root = Path(command("mount", "two").out.strip())
+    assert os.statvfs(root).f_flag & (os.ST_NODEV | os.ST_NOEXEC) == os.ST_NODEV | os.ST_NOEXEC
+    assert command("mount", "--read-only", "one").code == 1
+    assert command("unmount", "--all", "--force").code == 0
+    assert Path(command("mount", "--read-only", "-o", "nosuid", "one").out.strip()) == root
+    assert os.statvfs(root).f_flag & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV) == os.ST_RDONLY | os.ST_NOSUID
+    assert command("rm", "--force", "two").code == 0
+
+
+def test_a_container_on_nothing(command: Command) -> None:
+    made = command("create", "--from-nothing", "--name", "empty", "--json").json()
+    assert made["image"] == ""
+    root = Path(command("mount", "empty").out.strip())
+    assert os.listdir(root) == []
+    (root / "new").touch()
+    assert command("unmount", "empty").code == 0
+    assert command("rm", "empty").out == f"{made['id']}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["create"], ["create", "x", "--from-nothing"], ["create", "x", "--mount-label", "y"], ["mount", "--read-only"]],
+)
+def test_what_does_not_go_together_is_64(command: Command, arguments: list[str]) -> None:
+    assert command(*arguments).code == 64

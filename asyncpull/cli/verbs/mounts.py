@@ -12,23 +12,30 @@ from asyncpull.cli.output import write_json, write_lines, write_table
 from asyncpull.cli.settings import Session, global_options
 from asyncpull.cli.targets import for_each
 from asyncpull.errors import UsageError
+from asyncpull.store.mounts import MountRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncpull.store.store import Store
 
 
 @click.command("mount")
 @click.argument("target", metavar="[CONTAINER|IMAGE]", required=False)
+@click.option("-o", "--options", metavar="OPT[,OPT…]", multiple=True, help="Mount options, instead of the recorded.")
+@click.option("--read-only", is_flag=True, help="A container too.")
+@click.option("--label", metavar="LABEL", default="", help="SELinux label, instead of the recorded one.")
 @global_options
 @click.pass_obj
-def mount(session: Session, target: str | None) -> int:
+def mount(session: Session, target: str | None, options: tuple[str, ...], read_only: bool, label: str) -> int:
     """Mount a container, or an image read-only, and print the path; without a name, list what is mounted.
 
     A mount is counted: each needs its own unmount.
     """
     settings = session.settings
+    request = MountRequest(read_only=read_only, words=mount_words(options), label=label)
+    if target is None and request != MountRequest():
+        raise UsageError("mount takes options for a container or an image")
     if target is not None:
         namespace.require_lasting(f"mount {target}")
 
@@ -36,7 +43,7 @@ def mount(session: Session, target: str | None) -> int:
         if target is None:
             await _list(store, as_json=settings.json)
             return exit_codes.DONE
-        path = str(await store.mount(target))
+        path = str(await store.mount(target, request))
         if settings.json:
             write_json({"target": target, "path": path})
         else:
@@ -44,6 +51,11 @@ def mount(session: Session, target: str | None) -> int:
         return exit_codes.DONE
 
     return run_with_store(settings, work)
+
+
+def mount_words(texts: Iterable[str]) -> tuple[str, ...]:
+    """The single options of texts such as ``nodev,noexec``."""
+    return tuple(word for text in texts for word in text.split(",") if word)
 
 
 async def _list(store: Store, *, as_json: bool) -> None:
