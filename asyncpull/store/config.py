@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import ConfigurationError
+from asyncpull.errors import ConfigurationError, StoreWriteError
 from asyncpull.store.driver.choice import choose_driver
 from asyncpull.store.driveroptions import check_options, checked_stores, file_options, is_true, parse_options
 from asyncpull.store.storageconf import Table, read_files, table_in, texts_in
@@ -82,6 +82,19 @@ class StoreConfig:
     def disables_volatile(self) -> bool:
         """Whether volatile containers are mounted like others, so that what they write is synced."""
         return self._is_on("disable-volatile")
+
+    def require_trees(self, uid: int | None = None) -> None:
+        """Raise StoreWriteError if the user ``uid`` (default: who runs this) cannot work on the files of layers.
+
+        In a rootless store they belong to users of a user namespace: outside of it their owners are other ones, and
+        some can neither be given away nor deleted. Records can be read anywhere.
+        """
+        if self.rootless and (os.geteuid() if uid is None else uid) != 0 and not self.ignore_chown_errors:
+            raise StoreWriteError(
+                "the files of layers belong to a user namespace, and this process is outside of it",
+                str(self.graph_root),
+                "run it inside `asyncpull unshare`",
+            )
 
     def _is_on(self, key: str) -> bool:
         return is_true(key, self.options.get(key, ""))

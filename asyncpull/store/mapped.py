@@ -66,13 +66,18 @@ async def top_for(
     The copy is made without a lock, then added under the locks of all records. Raises NotInStoreError, MountError,
     StoreError.
     """
-    if not mappings or image.layer is None:
-        return image.layer
+    if image.layer is None:
+        return None
     maps_owners = await sections.chore(sections.mounts.maps, mappings)
     rows = await sections.read(sections.layers.table)
     top = choose_top(image, rows.by_id, mappings, maps_owners=maps_owners)
     if not top.needs_copy:
         return top.layer.id
+    if image.read_only:
+        raise MountError(
+            f"image {image.id[:12]} is in an additional image store, so no copy with other owners can be made of it",
+            "pull the image into this store first",
+        )
     copy = await sections.chore(stage_copy, sections.layers, staging, top.layer, mappings, in_userns=in_userns)
     async with sections.writing_everything() as every:
         return (await sections.work(add_copy, every, image.id, copy)).id

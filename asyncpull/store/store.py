@@ -132,8 +132,10 @@ class Store(Upkeep, Packer):
         """Private room for layers, for as long as the body runs; no lock of the store is held.
 
         Layers of images may have a place of their own: ``for_images`` says whether it is those that are staged. What
-        was not committed is deleted at the end. Raises StoreWriteError, NoSpaceError, StoreError.
+        was not committed is deleted at the end. Raises StoreWriteError, also for a rootless store outside of its user
+        namespace, NoSpaceError, StoreError.
         """
+        self.config.require_trees()
         self._sections.require_writable()
         staging = Staging(self._sections.driver, self._sections.layers.temp_root, for_images=for_images)
         try:
@@ -213,11 +215,11 @@ class Store(Upkeep, Packer):
         if self.config.is_transient:
             spec = replace(spec, is_volatile=True)
         found = await self.image(image) if isinstance(image, str) else image
+        top = found.layer if found else None
+        if found and spec.mappings:
+            async with self.stage() as staging:
+                top = await top_for(self._sections, staging, found, spec.mappings, in_userns=self.config.rootless)
         async with self.stage(for_images=False) as staging:
-            top = None
-            if found:
-                in_userns = self.config.rootless
-                top = await top_for(self._sections, staging, found, spec.mappings, in_userns=in_userns)
             staged = await self.new_layer(staging, top)
             await self._sections.chore(staged.copy_base, in_userns=self.config.rootless)
             async with self._sections.writing_everything() as every:
@@ -259,6 +261,7 @@ class Store(Upkeep, Packer):
         Takes the locks of all records, exclusively; its tree is deleted after them. Raises NotInStoreError,
         InUseError if it is mounted or podman runs it, StoreError.
         """
+        self.config.require_trees()
         sections, target = self._sections, _id_of(container)
         if force:
             await self._unmount_if_mounted([(await self.container(target)).layer])
@@ -274,6 +277,7 @@ class Store(Upkeep, Packer):
         Takes the locks of all records, exclusively; the trees are deleted after them. Raises NotInStoreError,
         InUseError naming the containers, StoreError.
         """
+        self.config.require_trees()
         sections, target = self._sections, _id_of(image)
         await self._require_own(target)
         if force and name_to_untag(await self.image(target), target, force=True) is None:

@@ -31,8 +31,11 @@ class Upkeep(Mounter):
 
         Takes all locks of records, shared, for the time of reading records and directories, and none while content is
         read. A repair takes them exclusively, storage.lock too if a mount count is wrong; nothing is read or deleted
-        under them but small files. Raises StoreError where a file system fails, StoreWriteError, NoSpaceError.
+        under them but small files. Raises StoreError where a file system fails, StoreWriteError, which is also for a
+        rootless store outside of its user namespace, unless it is but a quick look, NoSpaceError.
         """
+        if full or repair:
+            self.config.require_trees()
         options = CheckOptions(full, max_age_seconds, self._compared())
         if repair:
             return await check_and_repair(self._sections, options, force=force)
@@ -48,6 +51,8 @@ class Upkeep(Mounter):
         Takes all locks of records, shared, then exclusively if there is something; trees are deleted after them.
         Raises StoreError, StoreWriteError, NoSpaceError.
         """
+        if not dry_run:
+            self.config.require_trees()
         options = CheckOptions(is_full=False, max_age_seconds=max_age_seconds)
         return await collect_garbage(self._sections, self._private, options, dry_run=dry_run)
 
