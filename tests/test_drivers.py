@@ -92,7 +92,7 @@ def home(driver: str, tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 async def bench(driver: str, home: Path) -> AsyncIterator[Bench]:
     name, program = ("overlay", FUSE) if driver == "fuse-overlayfs" else (driver, "")
-    async with bench_at(home, name, program) as made:
+    async with bench_at(home, name, mount_program=program) as made:
         yield made
 
 
@@ -237,6 +237,42 @@ async def test_what_a_dead_program_staged_is_cleared_away(bench: Bench) -> None:
         assert len(await opened.layers()) == 1
     assert temporary(bench) == []
     assert trees_of(bench) == {pulled.layers[0].id}
+
+
+async def test_layers_that_another_store_lends(bench: Bench, driver: str, home: Path) -> None:
+    if driver not in ("overlay", "vfs"):
+        pytest.skip("this driver uses no other stores")
+    top = tars.tar([tars.file("top", b"top")])
+    await bench.puller.pull(bench.offer(images.image([BASE, CHANGES])))
+    before = list_tree(bench.root)
+    async with bench_at(home / "own", driver, additional_roots=(bench.root,)) as own:
+        pulled = await own.puller.pull(own.offer(images.image([BASE, CHANGES, top])))
+        assert [layer.reused for layer in pulled.layers] == [True, True, False]
+        container = await own.store.create_container(pulled.id)
+        async with own.store.mounted(container) as path:
+            assert set(list_tree(path)) - {"."} == SHOWN | {"top"}
+            (path / "etc/kept").write_bytes(b"mine")
+        await own.store.remove_container(container)
+        await own.store.remove_image(pulled.id)
+        assert trees_of(own) == set()
+    assert list_tree(bench.root) == before
+
+
+async def test_images_in_a_root_of_their_own(driver: str, home: Path) -> None:
+    if driver not in ("overlay", "vfs"):
+        pytest.skip("this driver keeps images and containers together")
+    (home / "images").mkdir()
+    async with bench_at(home, driver, image_root=home / "images") as bench:
+        pulled = await bench.puller.pull(bench.offer(images.image([BASE, CHANGES])))
+        assert trees_of(bench) == set()
+        container = await bench.store.create_container(pulled.id)
+        assert trees_of(bench) == {container.layer}
+        async with bench.store.mounted(container) as path:
+            assert set(list_tree(path)) - {"."} == SHOWN
+        await bench.store.remove_container(container)
+        await bench.store.remove_image(pulled.id)
+        assert trees_of(bench) == set()
+        assert not list((home / "images").rglob("*/etc/kept"))
 
 
 async def test_a_subvolume_that_was_made_in_a_container_goes_with_it(bench: Bench, driver: str) -> None:

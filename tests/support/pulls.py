@@ -100,9 +100,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_at(root: Path, driver: str = "overlay", mount_program: str = "") -> AsyncIterator[Bench]:
+async def bench_at(root: Path, driver: str = "overlay", **more: Any) -> AsyncIterator[Bench]:
+    """A bench in ``root``; ``more`` are fields of its StoreConfig."""
     heard = Heard()
-    config = StoreConfig(root / "graph", root / "run", driver, mount_program=mount_program)
+    config = StoreConfig(root / "graph", root / "run", driver, **more)
     access = RegistryAccess(tls_verify=False)
     async with (
         RegistrySimulator() as registry,

@@ -57,9 +57,19 @@ def open_driver(config: StoreConfig) -> Driver:
                 mount_program=config.mount_program,
             )
         case "vfs":
-            return VfsDriver(config.graph_root)
+            return VfsDriver(
+                config.graph_root,
+                image_root=config.image_root,
+                additional_roots=config.additional_roots,
+                is_read_only=config.is_read_only,
+            )
         case "btrfs":
-            return BtrfsDriver(config.graph_root)
+            if config.image_root or config.additional_roots:
+                raise ConfigurationError(
+                    "the driver btrfs makes layers as snapshots, which cannot be of trees in other stores",
+                    "leave imagestore and additionalimagestores out, or choose another driver",
+                )
+            return BtrfsDriver(config.graph_root, is_read_only=config.is_read_only)
     raise _unknown(config.driver, config.reason)
 
 

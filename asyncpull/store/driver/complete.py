@@ -4,6 +4,9 @@
 
     <home>/<trees>/<layer ID>     the tree; nothing has to be mounted to use it
     <home>/tempdirs               staging; no program takes it for a layer
+
+There are several homes where images are kept apart from containers, or lent by another store. A layer is looked for in
+the own ones first. Since a tree is complete, nothing of one home leads to another.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from asyncpull.store.files import disk_errors, make_directory, sync_file
 from asyncpull.tree.marks import Marks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from asyncpull.store.driver import MountOptions, Parent, Trash
@@ -34,8 +37,19 @@ class CompleteTreeDriver:
     is_layered = False
     marks = Marks.NONE
 
-    def __init__(self, graph_root: Path) -> None:
+    def __init__(
+        self,
+        graph_root: Path,
+        *,
+        image_root: Path | None = None,
+        additional_roots: Sequence[Path] = (),
+        is_read_only: bool = False,
+    ) -> None:
         self.home = graph_root / self.name
+        self._image_home = (image_root or graph_root) / self.name
+        self._own_homes = tuple(dict.fromkeys((self.home, self._image_home)))
+        self._lent_homes = tuple(root / self.name for root in additional_roots)
+        self._is_read_only = is_read_only
 
     @property
     def staging_root(self) -> Path:
@@ -44,28 +58,34 @@ class CompleteTreeDriver:
 
     @property
     def image_staging_root(self) -> Path:
-        """The same: images have no place of their own."""
-        return self.staging_root
+        """The same for layers of images, which may be kept on another file system."""
+        return self._image_home / "tempdirs"
 
     def is_read_only(self, layer_id: str) -> bool:
-        """No: there is but one home."""
-        return False
+        """Whether the layer is in a store that is only lent."""
+        return self.directory(layer_id).parent.parent in self._lent_homes
 
     def prepare(self) -> None:
         """Make the directories if they are missing.
 
         Raises ConfigurationError, StoreWriteError, NoSpaceError, StoreError.
         """
-        with disk_errors(self.home):
-            make_directory(self.home, 0o700)
-            make_directory(self.home / self.trees, 0o700)
+        if self._is_read_only:
+            return
+        for home in self._own_homes:
+            with disk_errors(home):
+                make_directory(home, 0o700)
+                make_directory(home / self.trees, 0o700)
 
     def connect(self, directory: Path, parent: Parent | None) -> tuple[Path, ...]:
         """Nothing: all that a tree has of its parent it has from the beginning."""
         return ()
 
     def directory(self, layer_id: str) -> Path:
-        """``<home>/<trees>/<layer ID>``."""
+        """``<home>/<trees>/<layer ID>``, in whichever home has it."""
+        for home in (*self._own_homes, *self._lent_homes):
+            if (home / self.trees / layer_id).is_dir():
+                return home / self.trees / layer_id
         return self.home / self.trees / layer_id
 
     def diff_path(self, layer_id: str) -> Path:
@@ -77,23 +97,28 @@ class CompleteTreeDriver:
         return self.directory(layer_id).is_dir()
 
     def install(self, layer_id: str, directory: Path) -> None:
-        """Rename a staged tree into place, which must be free."""
-        directory.rename(self.directory(layer_id))
+        """Rename a staged tree into place, which must be free, in the home that it was staged in."""
+        home = self._image_home if directory.is_relative_to(self._image_home) else self.home
+        directory.rename(home / self.trees / layer_id)
 
     def sync(self, layer_ids: Iterable[str]) -> None:
-        """Sync the directory that the trees were renamed into."""
-        sync_file(self.home / self.trees)
+        """Sync the directories that trees are renamed into, and out of."""
+        for home in self._own_homes:
+            sync_file(home / self.trees)
 
     def detach(self, layer_id: str, trash: Trash) -> None:
         """Move the tree into ``trash``, if there is one."""
-        if self.has(layer_id):
-            trash.take_tree(self.directory(layer_id))
+        for home in self._own_homes:
+            if (home / self.trees / layer_id).is_dir():
+                trash.take_tree(home / self.trees / layer_id)
 
     def plan_mount(self, layer_id: str, how: MountOptions) -> MountPlan:
         """The tree, where it is: writable for whoever may write there, also if only reading was meant, as in podman.
 
-        Raises MountError for mount options, and for other owners than the tree has.
+        Raises MountError for mount options, for other owners than the tree has, and for a writable tree that is lent.
         """
+        if how.is_writable and (self._is_read_only or self.is_read_only(layer_id)):
+            raise MountError(f"layer {layer_id} is in a store that cannot be written to", "mount it read-only")
         if how.mappings:
             raise MountError(f"the driver {self.name} mounts nothing, and so cannot show a tree with other owners")
         if set(how.words) - {"ro"}:

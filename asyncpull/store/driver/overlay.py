@@ -160,10 +160,9 @@ class OverlayDriver:
 
     def sync(self, layer_ids: Iterable[str]) -> None:
         """Sync every directory that something was renamed into: without this btrfs loses recorded layers (issue 4)."""
-        directories = [self.directory(layer_id) for layer_id in layer_ids]
-        for directory in directories:
-            sync_file(directory)
-        for home in dict.fromkeys(directory.parent for directory in directories):
+        for layer_id in layer_ids:
+            sync_file(self.directory(layer_id))
+        for home in self._own_homes():  # also without any layer: then something was moved out
             sync_file(home / "l")
             sync_file(home)
 
