@@ -101,6 +101,7 @@ async def collect_garbage(
     found = await sections.chore(_find_garbage, sections, private, inventory, options)
     if dry_run or inventory.unreadable or not found:
         return tuple(found)
+    sections.require_writable()
     await recount(sections, found)
     await remove(sections, found, force=False)
     await sections.chore(_remove_leftovers, sections, private)
