@@ -172,7 +172,7 @@ class Store(Upkeep, Packer):
     async def tag(self, image: ImageRecord | str, name: str) -> ImageRecord:
         """Give an image one more name, taking it from an image that has it. Takes images.lock, exclusively.
 
-        Raises InvalidReferenceError, NotInStoreError, StoreError.
+        Raises InvalidReferenceError, NotInStoreError, StoreWriteError if another store lends the image, StoreError.
         """
         stored = parse_reference(name).store_name
         await self._require_own(_id_of(image))
@@ -184,7 +184,8 @@ class Store(Upkeep, Packer):
     async def untag(self, image: ImageRecord | str, name: str) -> ImageRecord:
         """Take a name from an image, which stays, nameless perhaps. Takes images.lock, exclusively.
 
-        Raises InvalidReferenceError, NotInStoreError, also if it is no name of this image, StoreError.
+        Raises InvalidReferenceError, NotInStoreError, also if it is no name of this image, StoreWriteError if another
+        store lends the image, StoreError.
         """
         await self._require_own(_id_of(image))
         async with self._sections.writing_images() as images:
@@ -275,7 +276,7 @@ class Store(Upkeep, Packer):
         As podman does it: named by one of several names, it only loses that name; by ID, several names need ``force``.
         ``force`` also unmounts it, and removes the containers that use it, unless podman runs one.
         Takes the locks of all records, exclusively; the trees are deleted after them. Raises NotInStoreError,
-        InUseError naming the containers, StoreError.
+        InUseError naming the containers, StoreWriteError if another store lends the image, StoreError.
         """
         self.config.require_trees()
         sections, target = self._sections, _id_of(image)
