@@ -147,7 +147,7 @@ class Packer(Exporter):
             return staged, await self._interruptible(fill_whole, diff)
         staged = await sections.chore(staging.new_layer, layer.parent)
         if self._tells_by_marks and not await self._interruptible(lambda _: leans_on_others(diff), diff):
-            lowers = await self._trees_below(layer)
+            lowers = (await sections.work(driver.stack, layer.id))[1:]
 
             def fill_by_marks(stop: Callable[[], None]) -> Packed:
                 copy_tree(diff, staged.diff, in_userns=in_userns, owner=owner, checkpoint=stop)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from asyncpull.errors import DigestMismatchError, StoreError
 from asyncpull.store.archive import changes_archive, layer_archive, same_owner
-from asyncpull.store.driver import MountOptions
 from asyncpull.store.files import disk_errors
 from asyncpull.store.idmap import NO_MAPPINGS, moved
 from asyncpull.store.mounter import Mounter
@@ -52,7 +51,7 @@ class Exporter(Mounter):
         base = None if below is None else below.id
         driver, sections = self._sections.driver, self._sections
         if base == layer.parent and self._tells_by_marks:
-            lowers = await self._trees_below(layer)
+            lowers = (await sections.work(driver.stack, layer.id))[1:]
             diff = self.diff_path(layer.id)
             found = await sections.chore(_translated, diff, layer_changes, diff, lowers, driver.marks, owner)
             if found is not None:
@@ -124,11 +123,6 @@ class Exporter(Mounter):
         if parent is not None:
             return await self._layer_of(parent)
         return None if layer.parent is None else await self.layer(layer.parent)
-
-    async def _trees_below(self, layer: LayerRecord) -> tuple[Path, ...]:
-        """The trees that the kernel would stack below that of a layer, the nearest first."""
-        plan = await self._sections.work(self._sections.driver.plan_mount, layer.id, MountOptions())
-        return plan.lowers[1:]
 
     async def _mappings_of(self, layer: LayerRecord) -> IDMappings:
         """Whose IDs the tree of a layer has: its own, or those of its container where a mount maps all below it."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import NoSpaceError, NotInStoreError, StoreError
 from asyncpull.log import Log
-from asyncpull.store.driver import MountOptions, Parent
+from asyncpull.store.driver import Parent
 from asyncpull.store.files import disk_errors, sweep, sync_file
 from asyncpull.store.records import LAYERS, Raw, format_time
 from asyncpull.store.table import Table
@@ -153,7 +153,7 @@ class Layers:
         is in the layers that it lies upon. Raises StoreCorruptError if one of those is missing.
         """
         if layer.mappings and self.driver.is_layered:
-            return list(self.driver.plan_mount(layer.id, MountOptions()).lowers)
+            return self.driver.stack(layer.id)
         return [self.driver.diff_path(layer.id)]
 
     def trash(self) -> Trash:

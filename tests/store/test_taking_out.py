@@ -150,3 +150,27 @@ async def test_a_container_with_other_ids_gives_an_image_with_those_of_images(
         assert (rootfs / "etc" / "new").stat().st_uid == (rootfs / "etc").stat().st_uid == rootfs.stat().st_uid == 0
     assert told(await store.changes(made)) == ["C /etc", "C /etc/hosts", "A /etc/mine"]
     assert (await store.check(full=True)).findings == ()
+
+
+async def test_from_a_store_that_is_only_read(place: Path) -> None:
+    lent = StoreConfig(place / "lent", place / "l", "overlay")
+    async with Store.open(lent) as other:
+        await put_archives(other, [BASE, TOP], "localhost/a:1")
+    before = list_tree(lent.graph_root)
+    async with Store.open(
+        StoreConfig(place / "g", place / "r", "overlay", additional_roots=(lent.graph_root,))
+    ) as store:
+        assert await exported(store, "localhost/a:1") == TOP
+        assert told(await store.changes("localhost/a:1")) == ["C /etc", "D /etc/gone", "C /etc/hosts", "A /etc/new"]
+        container = await store.create_container("localhost/a:1", "c")
+        async with store.mounted(container) as rootfs:
+            (rootfs / "etc" / "hosts").write_text("mine")
+        assert told(await store.changes("c")) == ["C /etc/hosts"]
+        image = await store.image("localhost/a:1")
+        assert told(await store.changes("c", image)) == ["C /etc/hosts"]
+        made = await store.commit_container("c", OPTIONS)
+        assert told(await store.changes(made)) == ["C /etc/hosts"]
+        async with store.mounted(made) as rootfs:
+            assert (rootfs / "etc" / "hosts").read_text() == "mine"
+        assert (await store.check(full=True)).findings == ()
+    assert differences(list_tree(lent.graph_root), before) == []

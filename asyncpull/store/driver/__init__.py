@@ -138,5 +138,11 @@ class Driver(Protocol):
     def detach(self, layer_id: str, trash: Trash) -> None:
         """Move the tree of a layer into ``trash``; also one that nobody recorded, or half of one. Raises OSError."""
 
+    def stack(self, layer_id: str) -> list[Path]:
+        """The trees that make up a layer, its own first, then those that it lies upon, the nearest first.
+
+        Raises StoreCorruptError if one is missing.
+        """
+
     def plan_mount(self, layer_id: str, how: MountOptions) -> MountPlan:
         """How a layer is mounted. Raises StoreCorruptError if its parents cannot be followed."""

@@ -112,6 +112,10 @@ class CompleteTreeDriver:
             if (home / self.trees / layer_id).is_dir():
                 trash.take_tree(home / self.trees / layer_id)
 
+    def stack(self, layer_id: str) -> list[Path]:
+        """The tree of the layer, which is complete."""
+        return [self.directory(layer_id)]
+
     def plan_mount(self, layer_id: str, how: MountOptions) -> MountPlan:
         """The tree, where it is: writable for whoever may write there, also if only reading was meant, as in podman.
 

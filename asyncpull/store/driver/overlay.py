@@ -176,6 +176,18 @@ class OverlayDriver:
             if (home / layer_id).is_dir():
                 trash.take_tree(home / layer_id)
 
+    def stack(self, layer_id: str) -> list[Path]:
+        """``diff``, older contents below it, then the same of every layer below. Raises StoreCorruptError."""
+        directory = self.directory(layer_id)
+        with disk_errors(directory):
+            trees = [directory / "diff", *_rotated(directory)]
+            for lower in self._ids_below(directory):
+                below = self.directory(lower)
+                if not (below / "diff").is_dir():
+                    raise StoreCorruptError(f"layer {lower} below it is missing", str(directory))
+                trees += [below / "diff", *_rotated(below)]
+        return trees
+
     def plan_mount(self, layer_id: str, how: MountOptions) -> MountPlan:
         """The layer over all its parents; read-only, its own content is but the uppermost of the lower directories.
 
@@ -186,25 +198,20 @@ class OverlayDriver:
         place = directory if directory.parent == self.home and not self._is_read_only else self._run_home / layer_id
         if how.is_writable and place != directory:
             raise MountError(f"layer {layer_id} is in a store that cannot be written to", "mount it read-only")
+        own, *lowers = self.stack(layer_id)
+        lowers = lowers or [directory / "empty"]
         with disk_errors(directory):
-            lowers = list(_rotated(directory))
-            for lower in self._ids_below(directory):
-                below = self.directory(lower)
-                if not (below / "diff").is_dir():
-                    raise StoreCorruptError(f"layer {lower} below it is missing", str(directory))
-                lowers += [below / "diff", *_rotated(below)]
-            lowers = lowers or [directory / "empty"]
             for path in (place.parent, place, place / "merged"):
                 make_directory(path, 0o700)
         if not how.is_writable:
-            lowers.insert(0, directory / "diff")
+            lowers.insert(0, own)
         words = [*(how.words or self._options), *self._required]
         words += [] if how.is_writable or "ro" in words else ["ro"]
         words += ["volatile"] if how.volatile and "volatile" not in words else []
         return MountPlan(
             target=place / "merged",
             lowers=tuple(lowers),
-            upper=directory / "diff" if how.is_writable else None,
+            upper=own if how.is_writable else None,
             work=directory / "work" if how.is_writable else None,
             options=tuple(words),
             context=how.context,
