@@ -71,7 +71,7 @@ os._exit(0)
 SHOWN = {"etc", "etc/kept", "etc/new", "old", "old/new", "one", "two", "link", "implied", "implied/file"}
 
 
-@pytest.fixture(params=["overlay", "vfs", "btrfs"])
+@pytest.fixture(params=["overlay", "fuse-overlayfs", "vfs", "btrfs"])
 def driver(request: pytest.FixtureRequest) -> str:
     chosen: str = request.param
     if chosen == "fuse-overlayfs" and not FUSE:
