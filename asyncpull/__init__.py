@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.platform import Platform, parse_platform
     from asyncpull.spec.reference import Reference, parse_reference
+    from asyncpull.store.check.findings import CheckReport, Damage, Finding, Remedy
     from asyncpull.store.config import StoreConfig
     from asyncpull.store.containercommit import CommitOptions
     from asyncpull.store.sizes import ImageSize
@@ -42,11 +43,14 @@ __all__ = [
     "AsyncpullError",
     "Change",
     "ChangeKind",
+    "CheckReport",
     "CommitOptions",
     "ContainerSpec",
+    "Damage",
     "Digest",
     "Event",
     "EventStream",
+    "Finding",
     "ImageSize",
     "Limits",
     "LockWait",
@@ -62,6 +66,7 @@ __all__ = [
     "Puller",
     "Reference",
     "RegistryAccess",
+    "Remedy",
     "Reporter",
     "Store",
     "StoreConfig",
@@ -74,11 +79,14 @@ _HOMES = {
     "AsyncpullError": "errors",
     "Change": "tree.changes",
     "ChangeKind": "tree.changes",
+    "CheckReport": "store.check.findings",
     "CommitOptions": "store.containercommit",
     "ContainerSpec": "store.containers",
+    "Damage": "store.check.findings",
     "Digest": "spec.digest",
     "Event": "progress",
     "EventStream": "events",
+    "Finding": "store.check.findings",
     "ImageSize": "store.sizes",
     "Limits": "limits",
     "LockWait": "lockfile",
@@ -94,6 +102,7 @@ _HOMES = {
     "Puller": "pull",
     "Reference": "spec.reference",
     "RegistryAccess": "registry.config",
+    "Remedy": "store.check.findings",
     "Reporter": "progress",
     "Store": "store.store",
     "StoreConfig": "store.config",

@@ -10,7 +10,9 @@
     archive     a layer's tar stream, rebuilt and read
     expected    the tree that the members of a layer make
     contents    a tree against what is expected of it
-    repair      what becomes of findings
+    full        reading every layer, several at once
+    mend        making a tree again what its archive says
+    repair      what becomes of all other findings
     checking    the order of all this, and where it runs
 
 Locks are held for an inventory only, shared. Everything is looked at without a lock, so that what somebody removes or

@@ -69,7 +69,11 @@ async def mend_contents(sections: Sections, inventory: Inventory, compared: Comp
     busy = {below.id for each in mounted for below in inventory.chain(each)}
     stop = Event()
     reader = _LayerReader(sections, inventory, compared, stop)
-    layers = [inventory.layers[each] for each in layer_ids if each in inventory.layers and each not in busy]
+    wanted = [inventory.layers[each] for each in layer_ids if each in inventory.layers]
+    for layer in wanted:
+        if layer.id in busy:
+            _log.warning("a layer is not mended while it is mounted", layer=layer.id)
+    layers = [layer for layer in wanted if layer.id not in busy]
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mend") as threads:
         await _in_threads(threads, stop, [partial(reader.mend, layer) for layer in layers])
 

@@ -40,6 +40,20 @@ async def test_pulls_and_removals_are_no_damage(place: Path) -> None:
         assert (await other.check(max_age_seconds=0)).findings == ()
 
 
+async def test_what_is_mounted_is_not_mended(place: Path) -> None:
+    async with bench_at(place) as bench:
+        image = await bench.puller.pull(bench.offer(images.image([layer("base"), layer("top")])))
+        path = next(bench.root.glob("overlay/*/diff/base/file"))
+        async with bench.store.mounted(image.id):
+            path.chmod(0o600)
+            (finding,) = (await bench.store.check(repair=True)).findings
+            assert not finding.is_repaired
+            assert path.stat().st_mode & 0o777 == 0o600
+        assert (await bench.store.check(repair=True)).is_clean
+        assert path.stat().st_mode & 0o777 == 0o644
+        assert (await bench.store.check()).findings == ()
+
+
 async def test_a_cancelled_check_ends_soon_and_holds_nothing(place: Path) -> None:
     async with bench_at(place) as bench:
         many = tars.tar([tars.file(f"file{number}", b"x") for number in range(4_000)])
