@@ -129,3 +129,23 @@ async def test_what_somebody_unmounts_by_force_is_told(store: Store, config: Sto
         async with store.mounted("one"):
             await store.unmount("one", force=True)
     assert os.listdir(config.run_root / "asyncpull/overlay-leases") == []
+
+
+@pytest.mark.root
+async def test_cancelled_at_any_moment_it_leaves_nothing(store: Store, config: StoreConfig) -> None:
+    """However far it came: begun, waiting for a lock, mounted, in the body, or unmounting."""
+    await store.create_container(None, "one")
+
+    async def work() -> None:
+        async with store.mounted("one") as path:
+            (path / "written").touch()
+
+    for moment in range(25):
+        task = asyncio.create_task(work())
+        await asyncio.sleep(moment * 0.0005)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() or task.exception() is None
+        assert await store.mounts() == []
+        assert kernel.mounts_below(config.graph_root) == []
+    assert os.listdir(config.run_root / "asyncpull/overlay-leases") == []
