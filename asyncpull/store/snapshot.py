@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,7 @@ def status_of(
         mounts=mounts,
         layer_bytes=sum(layer.diff_size for layer in layers.values()),
         image_bytes=sum(sum(image.big_data_sizes.values()) for image in images.values()),
-        spool_bytes=sum(path.stat().st_blocks * 512 for path in spool_root.glob("*/*") if path.is_file()),
+        spool_bytes=_bytes_on_disk(spool_root),
         backing_file_system=_file_system_of(config.graph_root),
         free_bytes=room.f_bavail * room.f_frsize,
         free_inodes=room.f_favail,
@@ -98,6 +99,16 @@ def status_of(
             "kernel": platform.release(),
         },
     )
+
+
+def _bytes_on_disk(spool_root: Path) -> int:
+    """What spools take; pulls make and remove them meanwhile."""
+    total = 0
+    for directory, _, names in os.walk(spool_root):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+    return total
 
 
 def _file_system_of(path: Path) -> str:

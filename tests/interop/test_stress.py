@@ -156,7 +156,7 @@ async def test_everybody_does_everything_at_once(store: SharedStore, references:
             process.kill()
     print(json.dumps(told, indent=1, sort_keys=True))  # what the run was worth, for who runs it with -s
 
-    assert errors == []
+    assert not errors, "\n".join(errors)
     for what in ("pull", "create", "mount", "remove_container", "podman pull"):
         assert told[what] > 0
     async with Store.open(root=store.root, run_root=store.run_root) as opened:
