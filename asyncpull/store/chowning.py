@@ -55,7 +55,11 @@ def chown_mounted(plan: MountPlan, old: IDMappings, new: IDMappings) -> None:
     )
     if child.returncode != 0:
         said = (child.stdout or child.stderr[-500:]).decode(errors="replace").strip()
-        raise StoreError(f"a copy with other owners cannot be made: {said}", os.fspath(plan.target))
+        raise StoreError(
+            f"a copy with other owners cannot be made: {said}",
+            os.fspath(plan.target),
+            "in a user namespace only the IDs of /proc/self/uid_map can be mapped further",
+        )
 
 
 def _child() -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 import struct
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +20,11 @@ from asyncpull.errors import MountError, StoreError, UsageError
 from asyncpull.store.containers import ContainerSpec
 from asyncpull.store.idmap import IDMap, IDMappings
 from asyncpull.store.idmapped import is_supported, unmap, user_namespace
-from tests.store.made import commit_image, leftovers
+from asyncpull.store.store import Store
+from tests.store.made import commit_image, config_at, leftovers
 
 if TYPE_CHECKING:
     from asyncpull.store.config import StoreConfig
-    from asyncpull.store.store import Store
 
 pytestmark = pytest.mark.root
 
@@ -275,3 +277,22 @@ async def test_two_copies_at_once_become_one(store: Store) -> None:
 def test_a_container_needs_a_root_on_both_sides(mappings: IDMappings) -> None:
     with pytest.raises(UsageError):
         ContainerSpec(mappings=mappings)
+
+
+async def test_a_mount_program_maps_by_itself(place: Path) -> None:
+    program = shutil.which("fuse-overlayfs")
+    if program is None or not Path("/dev/fuse").exists():
+        pytest.skip("needs fuse-overlayfs and /dev/fuse")
+    maps = IDMappings((IDMap(0, 100000, 1000),), (IDMap(0, 200000, 1000),))
+    async with Store.open(replace(config_at(place), mount_program=program)) as store:
+        image = await commit_image(store, "localhost/app:1", BASE, TOP)
+        os.chown(store.diff_path(str(image.layer)) / "etc/b", 7, 8)
+        await store.create_container("app:1", "one", spec=ContainerSpec(mappings=maps))
+        assert (await store.image(image.id)).mapped_layers == ()
+        async with store.mounted("one") as path:
+            assert owner(path) == owner(path / "etc/a") == (100000, 200000)
+            assert owner(path / "etc/b") == (100007, 200008)
+        layers = await store.layers()
+        with pytest.raises(MountError, match="gaps"):
+            await store.create_container("app:1", "two", spec=ContainerSpec(mappings=MAPS))
+        assert await store.layers() == layers
