@@ -246,6 +246,8 @@ class _Copier:
 
 def _mark_deleted(name: bytes, directory: int, marks: Marks) -> None:
     if marks is Marks.AUFS:
+        # A file like others, of nobody in particular and of no time, as the archive has it.
         os.mknod(AUFS_PREFIX + name, stat.S_IFREG, dir_fd=directory)
+        os.utime(AUFS_PREFIX + name, ns=(0, 0), dir_fd=directory)
     else:
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
