@@ -12,12 +12,13 @@ import pytest
 from tests.interop.test_export import change
 from tests.support.images import image
 from tests.support.samples import base_layer, static_shell
+from tests.support.stores import SharedStore
 from tests.support.tars import directory, file, tar
 
 if TYPE_CHECKING:
     from tests.support.docker_registry import Registry
     from tests.support.images import Flavour
-    from tests.support.stores import SharedStore
+    from tests.support.peers import Peer
 
 pytestmark = pytest.mark.root
 
@@ -80,3 +81,26 @@ def test_a_container_of_ours_in_podman_and_back(store: SharedStore, registry: Re
     store.check()
     assert len(store.layer_ids(made)) == 4
     assert store.podman("diff", "localhost/three") == store.asyncpull("diff", "localhost/three") == "D /first"
+
+
+def test_in_a_store_of_complete_trees(place: Path, peer: Peer, registry: Registry) -> None:
+    (place / "vfs").mkdir()
+    store = SharedStore(peer, place / "vfs", "vfs")
+    reference = registry.push(
+        "commit/vfs", "1", image([base_layer(), tar([directory("etc"), file("etc/added", b"a")])])
+    )
+    store.pull(reference)
+    store.podman("create", "--name", "c", "--network", "none", reference, "sh")
+    change(Path(store.asyncpull("mount", "c")))
+    store.asyncpull("unmount", "c")
+    changed = sorted(store.podman("diff", "c").splitlines())
+    assert len(changed) > 8
+    assert sorted(store.asyncpull("diff", "c").splitlines()) == changed
+
+    made = store.asyncpull("commit", "c", "made")
+
+    store.check()
+    assert sorted(store.podman("diff", made).splitlines()) == changed
+    target = place / "copy"
+    store.podman("push", "-q", "localhost/made", f"dir:{target}")
+    assert len([path for path in target.iterdir() if len(path.name) == 64]) == 4

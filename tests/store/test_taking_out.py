@@ -72,6 +72,7 @@ async def test_what_a_container_changed_is_the_layer_of_its_image(store: Store) 
         shutil.rmtree(rootfs / "etc")
         (rootfs / "etc").mkdir()
         (rootfs / "etc" / "hosts").write_text("yet other hosts")
+    async with store.mounted(container) as rootfs:  # FUSE settles times when files are written back
         before = list_tree(rootfs)
     # Of a directory that was replaced, marks say that it is gone; comparison says what is gone of it.
     told_of = told(await store.changes("c"))
