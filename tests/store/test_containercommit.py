@@ -14,21 +14,23 @@ import pytest
 
 from asyncpull.errors import (
     InvalidReferenceError,
+    NoSpaceError,
     NotInStoreError,
     StoreCorruptError,
     UnsupportedMemberError,
     UsageError,
 )
+from asyncpull.store.config import StoreConfig
 from asyncpull.store.containercommit import CommitOptions
+from asyncpull.store.store import Store
 from tests.store.archived import put_archives
 from tests.store.test_exporter import BASE, TOP, container_on, exported, told, work_in
+from tests.support.loops import loop_mounted
 from tests.support.trees import differences, list_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from asyncpull.store.config import StoreConfig
-    from asyncpull.store.store import Store
     from asyncpull.store.views import ImageRecord
 
 pytestmark = pytest.mark.root
@@ -227,3 +229,20 @@ async def test_images_of_two_containers_at_once(store: Store) -> None:
     made = await asyncio.gather(*(store.commit_container(each, CommitOptions((each.names[0],))) for each in containers))
     assert len({image.id for image in made}) == 4
     assert [image.names[0] for image in made] == [f"localhost/c{number}:latest" for number in range(4)]
+
+
+async def test_a_full_disk_leaves_the_store_as_it_was(place: Path) -> None:
+    with loop_mounted(place / "disk", "ext4") as disk:
+        async with Store.open(StoreConfig(disk / "g", place / "r")) as store:
+            container = await container_on(store, BASE)
+            (store.diff_path(container.layer) / "large").write_bytes(os.urandom(2_000_000))
+            filler = disk / "filler"
+            room = os.statvfs(disk)
+            filler.write_bytes(b"x" * (room.f_bavail * room.f_frsize - 1_000_000))
+            before = everything_in(disk)
+            with pytest.raises(NoSpaceError):
+                await store.commit_container(container, OPTIONS)
+            assert everything_in(disk) == before
+            filler.unlink()
+            await store.commit_container(container, OPTIONS)
+            assert (await store.check(full=True)).findings == ()
