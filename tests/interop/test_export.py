@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.images import image
-from tests.support.samples import base_layer, rich_image
+from tests.support.samples import base_layer, rich_image, static_shell
 from tests.support.tars import directory, file, tar, whiteout
 
 if TYPE_CHECKING:
@@ -69,3 +69,19 @@ def test_a_layer_of_podmans_comes_out_as_it_was(store: SharedStore, registry: Re
         store.asyncpull("export", "-o", target, str(layer["id"]))
         assert f"sha256:{hashlib.sha256(target.read_bytes()).hexdigest()}" == layer["diff-digest"]
         assert target.stat().st_size == layer["diff-size"]
+
+
+def test_diff_of_a_container_that_podman_ran(store: SharedStore, registry: Registry) -> None:
+    """The runtime makes files in the container to mount something there; podman does not tell of them."""
+    shell = static_shell()
+    if shell is None:
+        pytest.skip("no busybox that needs no libraries")
+    reference = registry.push("diff/run", "1", image([base_layer(shell)]))
+    store.pull(reference)
+    limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+    options = ("--name", "c", "--pull=never", "--network", "none", "--cgroups=disabled", *limits)
+    store.peer.run_in_namespace(*store.podman_command, "run", *options, reference, "touch", "/etc/mine")
+    told = sorted(store.podman("diff", "c").splitlines())
+    assert "A /etc/mine" in told
+    assert sorted(store.asyncpull("diff", "c").splitlines()) == told
+    assert set(store.asyncpull("changes", "c").splitlines()) > set(told)
