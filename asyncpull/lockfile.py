@@ -176,6 +176,28 @@ def try_lock(path: Path) -> HeldLock | None:
     return None
 
 
+def is_locked(path: Path) -> bool:
+    """Tell whether somebody has a lock on ``path`` now; False too if it is not there. Takes no lock, makes no file.
+
+    Whoever tries a lock only to see whether it is free is in the way of those who want it.
+    Raises StoreError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _cannot_lock(path, error) from error
+    try:
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_WRLCK))
+    except OSError as error:
+        raise _cannot_lock(path, error) from error
+    finally:
+        os.close(fd)
+    (kind,) = struct.unpack_from("h", answer)
+    return bool(kind != fcntl.F_UNLCK)
+
+
 @asynccontextmanager
 async def locked(path: Path, mode: LockMode, *, is_brief: bool = True) -> AsyncIterator[LockedFile]:
     """Hold the lock on ``path`` for the body, waiting for it as long as it takes; the file is created if need be.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.errors import StoreWriteError
-from asyncpull.lockfile import LockMode, LockWait, hearing_waits, locked, try_lock
+from asyncpull.lockfile import LockMode, LockWait, hearing_waits, is_locked, locked, try_lock
 from tests.support.filelocks import waiters
 
 if TYPE_CHECKING:
@@ -329,6 +329,20 @@ async def test_reports_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StoreWriteError) as caught:
         await _hold(tmp_path / "missing" / "some.lock")
     assert str(tmp_path / "missing" / "some.lock") in str(caught.value)
+
+
+def test_to_ask_whether_a_file_is_locked_is_in_nobodys_way(path: Path) -> None:
+    assert not is_locked(path)
+    assert not path.exists()
+    with other_program(path):
+        assert is_locked(path)
+    with other_program(path, "shared"):
+        assert is_locked(path)
+    held = try_lock(path)
+    assert held is not None
+    assert is_locked(path)
+    held.close()
+    assert not is_locked(path)
 
 
 def test_try_lock_never_waits(path: Path) -> None:

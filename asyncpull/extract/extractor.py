@@ -323,7 +323,9 @@ class Extractor:
         if not stat.S_ISDIR(os.lstat(name, dir_fd=parent.fd).st_mode):
             return False
         path = join(parent.path, name)
-        if path in self.implied and holds_only_whiteouts(parent.fd, name):
+        if path in self.implied and holds_only_whiteouts(
+            parent.fd, name, lambda below: join(path, below) in self.implied
+        ):
             self._make_way(parent, name)
             return True
         self.implied.discard(path)

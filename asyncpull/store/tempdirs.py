@@ -18,7 +18,7 @@ import itertools
 import secrets
 from typing import TYPE_CHECKING
 
-from asyncpull.lockfile import try_lock
+from asyncpull.lockfile import is_locked, try_lock
 from asyncpull.log import Log
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.tree.removal import remove_tree
@@ -105,12 +105,9 @@ def find_abandoned(root: Path) -> list[Path]:
     """The directories, or where there is none the locks, that ``remove_abandoned`` would delete. Raises StoreError."""
     found = []
     for key in _keys(root):
-        lock_path, directory = root / f"{_LOCK}{key}", root / f"{_DIRECTORY}{key}"
-        had_lock = lock_path.exists()
-        lock = try_lock(lock_path)
-        if lock is not None:
-            lock.close(unlink=not had_lock)
-            found.append(directory if directory.exists() else lock_path)
+        lock, directory = root / f"{_LOCK}{key}", root / f"{_DIRECTORY}{key}"
+        if not is_locked(lock):
+            found.append(directory if directory.exists() else lock)
     return found
 
 

@@ -14,7 +14,7 @@ from asyncpull.tree.marks import AUFS_PREFIX, is_whiteout
 from asyncpull.tree.xattrs import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def join(directory: bytes, name: bytes) -> bytes:
@@ -73,10 +73,15 @@ def remove(directory: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=directory)
 
 
-def holds_only_whiteouts(directory: int, name: bytes) -> bool:
-    """Tell whether nothing is below the directory ``name`` but directories and marks of deleted entries."""
+def holds_only_whiteouts(directory: int, name: bytes, is_implied: Callable[[bytes], bool]) -> bool:
+    """Tell whether nothing is below the directory ``name`` but marks of deleted entries and directories around them.
+
+    ``is_implied`` tells by its path below ``name`` whether a directory is there for the sake of what is in it only.
+    """
     with Root(path_of(directory, name)) as root:
-        for _, fd, listing in walk(root):
+        for path, fd, listing in walk(root):
+            if path and not is_implied(path):
+                return False
             for each, is_directory in listing:
                 if is_directory or each.startswith(AUFS_PREFIX):
                     continue

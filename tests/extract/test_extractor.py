@@ -375,6 +375,13 @@ def test_nor_do_they_above_it(layers: Layers) -> None:
     assert layer.applied.implied == ()
 
 
+def test_a_directory_that_the_archive_describes_stays_though_nothing_is_in_it(layers: Layers) -> None:
+    layer = layers.apply([directory("a/c").with_(uid=5), whiteout("a/b/d"), whiteout("a")])
+    assert layer.names() == {"a", "a/c", "a/b", "a/b/d"}
+    assert layer.xattrs("a") == OPAQUE
+    assert layer.info("a/c").st_uid == 5
+
+
 def test_a_whiteout_in_what_is_no_directory_means_nothing(layers: Layers) -> None:
     assert layers.apply([file("f", b"x"), whiteout("f/g")]).names() == {"f"}
 

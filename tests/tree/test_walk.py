@@ -79,10 +79,11 @@ def test_a_tree_of_nothing_but_whiteouts(directory: int) -> None:
     os.makedirs(f"/proc/self/fd/{directory}/w/a")
     os.mknod("w/a/x", 0o020000, 0, dir_fd=directory)
     assert is_whiteout(os.lstat("w/a/x", dir_fd=directory))
-    assert holds_only_whiteouts(directory, b"w")
-    assert not holds_only_whiteouts(directory, b"t")
+    assert holds_only_whiteouts(directory, b"w", {b"a"}.__contains__)
+    assert not holds_only_whiteouts(directory, b"w", {b"w/a", b"w"}.__contains__)
+    assert not holds_only_whiteouts(directory, b"t", lambda _: True)
     os.mknod("w/null", 0o020000, os.makedev(1, 3), dir_fd=directory)
-    assert not holds_only_whiteouts(directory, b"w")
+    assert not holds_only_whiteouts(directory, b"w", lambda _: True)
 
 
 def test_joined_paths_are_relative_to_the_root() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull import kernel
 from asyncpull.errors import StoreWriteError
-from asyncpull.lockfile import try_lock
+from asyncpull.lockfile import is_locked, try_lock
 from asyncpull.store.check.contents import Compared
 from asyncpull.store.check.data import check_container_data, check_image_data, check_layer_data
 from asyncpull.store.check.findings import DAMAGE_OF_CONTENT, CheckReport, Damage, Finding, Remedy, Subject
@@ -164,9 +164,7 @@ def _find_garbage(sections: Sections, private: Path, inventory: Inventory, optio
         found.append(_left_behind(path))
     with disk_errors(private):
         for path in sorted((private / "locks").glob("*")):
-            lock = try_lock(path)
-            if lock is not None:
-                lock.close()
+            if not is_locked(path):
                 found.append(_left_behind(path))
     return found
 
