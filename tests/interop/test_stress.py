@@ -48,8 +48,11 @@ EXPECTED_OF_PODMAN = (
     "no image with that",
     "failed to find image",
     "identifier is not an image",
+    "identifier is not a layer, image, or container",
+    "device or resource busy",
 )
-"""What podman says when it meets what others are doing: an image goes while it is listed, a layer that is reused."""
+"""What podman says when it meets what others are doing: an image goes that it lists or commits, a
+layer that it reuses; an image is mounted by somebody else."""
 
 
 @pytest.fixture
