@@ -40,8 +40,10 @@ async def test_what_is_committed_has_the_owners_of_images(tmp_path: Path) -> Non
     async with RegistrySimulator() as registry:
         registry.add_image("a/b", "1", SAMPLE)
         arguments = (*ROOTS, "pull", "-q", "--tls-verify=false", f"{registry.address}/a/b:1")
-        assert (await asyncio.to_thread(user.asyncpull, *arguments)).returncode == 0
-    assert user.asyncpull(*ROOTS, "create", "--name", "c", SAMPLE.id).returncode == 0
+        pulled = await asyncio.to_thread(user.asyncpull, *arguments)
+        assert pulled.returncode == 0, pulled.stderr
+    created = user.asyncpull(*ROOTS, "create", "--name", "c", SAMPLE.id)
+    assert created.returncode == 0, created.stderr
     command = " ".join((user.python, "-m", "asyncpull", *ROOTS))
     worked = user.asyncpull("unshare", "sh", "-c", WORK.format(command=command))
     changes = "D /old\nA /old/x\nC /var\nD /var/mail\nA /var/new\n"
