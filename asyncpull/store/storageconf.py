@@ -63,7 +63,7 @@ def read_files(environ: Mapping[str, str], user: int, system_directories: Sequen
         merged = _read(Path(explicit))
     else:
         directories = [*_user_directory(environ, rootless), *system_directories]
-        main = next((path for path in (d / "storage.conf" for d in directories) if path.is_file()), None)
+        main = next((path for path in (d / "storage.conf" for d in directories) if _is_there(path)), None)
         if main is not None:
             merged = _read(main)
         for path in _drop_ins(directories, user, rootless):
@@ -101,6 +101,13 @@ def unknown_keys(table: Table, place: str = "") -> list[str]:
         elif isinstance(value, dict):
             unknown += unknown_keys(value, name)
     return unknown
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # whether it is there, nobody tells us; to go on without it would be a guess
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
 
 
 def _user_directory(environ: Mapping[str, str], rootless: bool) -> Iterator[Path]:

@@ -342,3 +342,8 @@ mountopt = ""
 size = ""
 """
     assert unknown_keys(tomllib.loads(text)) == []
+
+
+def test_a_file_of_which_nobody_says_whether_it_is_there(machine: Machine) -> None:
+    with pytest.raises(ConfigurationError, match=r"storage\.conf: File name too long"):
+        machine.config({"XDG_CONFIG_HOME": f"/{'x' * 300}"})
