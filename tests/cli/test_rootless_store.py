@@ -145,6 +145,46 @@ async def test_a_container_with_a_namespace_inside_of_the_namespace(user: Ordina
     ]
 
 
+async def test_the_same_through_a_mount_program(user: OrdinaryUser) -> None:
+    program = shutil.which("fuse-overlayfs")
+    if program is None:
+        pytest.skip("needs fuse-overlayfs")
+    option = f"--storage-opt=overlay.mount_program={program}"
+    await _pulled(user, option)
+    said = _said(
+        user,
+        """
+        cat storage/overlay/.has-mount-program; echo
+        a check
+        a create --name one b:1 >/dev/null
+        a unshare sh -euc '
+            path=$(a mount one)
+            stat -f -c %T "$path"
+            cd "$path"
+            stat -c "%n %u:%g %a" var/mail hers/own old/*
+            ls var
+            rm var/mail
+            echo written >var/new
+            cd /
+            a unmount one >/dev/null
+            cat "$(a mount b:1)/var/mail"
+            a unmount b:1 >/dev/null
+        '
+        echo
+        a diff one
+        a check
+        a rm -f one >/dev/null
+        a rmi b:1 >/dev/null
+        a layers -q
+        """,
+        option,
+    )
+    assert said == [
+        *("true", "fuseblk", "var/mail 8:12 644", "hers/own 33:0 644", "old/new 0:0 644", "mail", "letter"),
+        *("C /var", "D /var/mail", "A /var/new"),
+    ]
+
+
 async def test_one_id_is_enough_where_owners_do_not_matter(place: Path) -> None:
     user, option = OrdinaryUser(place), "--storage-opt=overlay.ignore_chown_errors=true"
     await _pulled(user, option)

@@ -36,6 +36,13 @@ class OrdinaryUser:
         os.chown(home, UID, UID)
         self._grants = home / "granted"
         self._grants.write_text(grants)
+        # Distributions let everybody use FUSE; where a machine does not, the commands run here may all the same.
+        self._fuse = home / "fuse"
+        self._prepare = f"mount --bind {self._grants} /etc/subuid && mount --bind {self._grants} /etc/subgid"
+        if Path("/dev/fuse").exists():
+            os.mknod(self._fuse, 0o020666, os.stat("/dev/fuse").st_rdev)
+            self._fuse.chmod(0o666)
+            self._prepare += f" && mount --bind {self._fuse} /dev/fuse"
         self._packages = os.pathsep.join([str(PROJECT), str(Path(click.__file__).parents[1])])
         self.python = self._find_python()
 
@@ -53,7 +60,7 @@ class OrdinaryUser:
         """Run a command as this user, to its end."""
         # The shell in between makes sure that setpriv's own privileges are gone when the command is looked up.
         script = f"""
-            mount --bind {self._grants} /etc/subuid && mount --bind {self._grants} /etc/subgid || exit 99
+            {self._prepare} || exit 99
             exec {_BECOME} sh -c 'exec "$@"' sh "$@" """
         return subprocess.run(
             ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *command],
