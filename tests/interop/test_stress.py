@@ -50,9 +50,10 @@ EXPECTED_OF_PODMAN = (
     "identifier is not an image",
     "identifier is not a layer, image, or container",
     "device or resource busy",
+    "trying to reuse blob",
 )
-"""What podman says when it meets what others are doing: an image goes that it lists or commits, a
-layer that it reuses; an image is mounted by somebody else."""
+"""What podman says when it meets what others are doing: an image goes that it lists or commits, a layer that it has
+looked at and then reuses; an image is mounted by somebody else."""
 
 
 @pytest.fixture
