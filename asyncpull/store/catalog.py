@@ -189,9 +189,7 @@ class Catalog:
 
     def tar_split_path(self, layer_id: str) -> Path:
         """Where the tar-split of a layer is, if it has one; it may vanish whenever the layer is removed."""
-        own = self._sections.layers.tar_split_path(layer_id)
-        lent = (store.tar_split_path(layer_id) for store in self._sections.additional)
-        return next((path for path in (own, *lent) if path.exists()), own)
+        return self._sections.tar_split_path(layer_id)
 
     async def mounts(self) -> list[MountRecord]:
         """What is mounted, as it is counted. Takes mountpoints.lock, shared. Raises StoreError."""

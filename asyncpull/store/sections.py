@@ -37,6 +37,7 @@ from asyncpull.waiting import finish
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from concurrent.futures import Executor
+    from pathlib import Path
 
     from asyncpull.lockfile import LockedFile
     from asyncpull.store.config import StoreConfig
@@ -118,6 +119,12 @@ class Sections:
         """The records of one table as they are now, under its lock, shared, for the time of reading them."""
         async with self._shared(table) as lock:
             return await self.work(table.load, lock)
+
+    def tar_split_path(self, layer_id: str) -> Path:
+        """The tar-split file of a layer, in whichever store has it; of the layer as our own if none has."""
+        own = self.layers.tar_split_path(layer_id)
+        lent = (store.tar_split_path(layer_id) for store in self.additional)
+        return next((path for path in (own, *lent) if path.exists()), own)
 
     async def lent_layers(self) -> Mapping[str, LayerRecord]:
         """The complete layers of all additional stores, the first store's first. Takes their locks for a moment."""

@@ -11,8 +11,11 @@ import pytest
 
 from asyncpull.errors import MountError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked
+from asyncpull.store.check.findings import Damage, Subject
 from asyncpull.store.store import Store
 from tests.store.made import MadeLayer, commit_image, config_at, everything_in
+from tests.support.images import image
+from tests.support.pulls import bench_at, layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +136,24 @@ async def test_a_check_finds_nothing_wrong_with_layers_on_lent_ones(borrower: St
         lent = [layer.id for layer in await store.layers()]
         await commit_image(store, "localhost/mine:1", BASE, TOP, OTHER, reuse=lent)
         assert (await store.check(full=False)).findings == ()
+
+
+@needs_mounts
+async def test_a_full_check_reads_what_is_lent_and_a_repair_leaves_it_to_its_owner(tmp_path: Path) -> None:
+    async with bench_at(tmp_path / "lender") as lender:
+        await lender.puller.pull(lender.offer(image([layer("a"), layer("b")])))
+        graph_root = lender.store.config.graph_root
+    async with Store.open(replace(config_at(tmp_path / "own"), additional_roots=(graph_root,))) as store:
+        assert (await store.check()).findings == ()
+        damaged = (await store.layers())[1]
+        (store.diff_path(damaged.id) / "b/file").write_bytes(b"other")
+        before = everything_in(graph_root)
+        for repair in (False, True):
+            report = await store.check(repair=repair, force=True)
+            assert {(each.subject, each.id) for each in report.findings} == {(Subject.LAYER, damaged.id)}
+            assert Damage.CONTENT_MODIFIED in {each.damage for each in report.findings}
+            assert not any(each.is_repairable or each.is_repaired for each in report.findings)
+        assert everything_in(graph_root) == before
 
 
 @needs_mounts

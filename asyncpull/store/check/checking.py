@@ -245,7 +245,7 @@ def _once(quick: list[Finding], contents: list[Finding]) -> list[Finding]:
 
 
 def _is_same_layer(layer_id: str, before: Inventory, after: Inventory) -> bool:
-    old, new = before.layers.get(layer_id), after.layers.get(layer_id)
+    old, new = before.layer(layer_id), after.layer(layer_id)
     return old is not None and new is not None and old.created == new.created
 
 

@@ -42,11 +42,14 @@ Members = tuple["Member", ...]
 async def check_contents(
     sections: Sections, inventory: Inventory, compared: Compared, only: Collection[str] | None = None
 ) -> list[Finding]:
-    """Read every layer that has a digest, or ``only`` these. No lock is held; a cancellation ends it soon.
+    """Read every layer that has a digest, lent ones too, or ``only`` these. A cancellation ends it soon.
+
+    No lock is held.
 
     Raises StoreError where a file system fails.
     """
-    layers = [layer for layer in inventory.layers.values() if layer.diff_digest and not layer.toc_digest]
+    own_and_lent = {**inventory.lent, **inventory.layers}.values()
+    layers = [layer for layer in own_and_lent if layer.diff_digest and not layer.toc_digest]
     layers = [layer for layer in layers if only is None or layer.id in only]
     layers.sort(key=lambda layer: layer.diff_size, reverse=True)
     stop = Event()
@@ -140,8 +143,8 @@ class _LayerReader:
         return self._findings(layer, self._compare(layer, known[::-1]) if len(known) == len(chain) else [])
 
     def _read(self, layer: LayerRecord) -> Archive:
-        layers = self._sections.layers
-        return read_archive(layer, layers.tar_split_path(layer.id), layers.roots(layer), self._keep_going)
+        tar_split = self._sections.tar_split_path(layer.id)
+        return read_archive(layer, tar_split, self._sections.layers.roots(layer), self._keep_going)
 
     def _compare(self, layer: LayerRecord, archives: Sequence[Members]) -> list[Flaw]:
         if layer.is_id_mapped:
@@ -156,7 +159,8 @@ class _LayerReader:
             return [Flaw(Damage.CONTENT_MISSING, b"", f"its tree cannot be read: {error}")]
 
     def _findings(self, layer: LayerRecord, flaws: Iterable[Flaw], remedy: Remedy = Remedy.REMOVE) -> list[Finding]:
-        """One finding per path and kind of damage."""
+        """One finding per path and kind of damage. What is lent is for its owner to repair."""
+        remedy = Remedy.NONE if layer.read_only else remedy
         diff = self._sections.driver.diff_path(layer.id)
         messages: dict[tuple[Damage, bytes], list[str]] = {}
         for flaw in flaws:

@@ -35,7 +35,8 @@ class Inventory:
     ``duplicates`` are the IDs that come twice. ``trees`` are the directories of layers, ``layer_files`` all that lies
     beside their records, ``image_directories`` and ``container_directories`` likewise. ``short_names`` are those in
     ``overlay/l``. ``running`` are the IDs of the containers that podman runs. ``lent`` are the layers of additional
-    stores, and ``lent_images`` the IDs of images there: what stands on them lacks nothing, but they are not checked.
+    stores, and ``lent_images`` the IDs of images there: what stands on them lacks nothing. Of what is lent, only the
+    content of layers is checked.
     """
 
     layers: Mapping[str, LayerRecord]
@@ -71,7 +72,7 @@ class Inventory:
     def record(self, subject: Subject, record_id: str) -> LayerRecord | ImageRecord | ContainerRecord | None:
         """The record that a finding is about."""
         tables: Mapping[Subject, Mapping[str, LayerRecord | ImageRecord | ContainerRecord]] = {
-            Subject.LAYER: self.layers,
+            Subject.LAYER: {**self.lent, **self.layers},
             Subject.IMAGE: self.images,
             Subject.CONTAINER: self.containers,
         }
