@@ -163,12 +163,12 @@ class Catalog:
             return await sections.work(sections.containers.make_directory, place(found.id))
 
     async def snapshot(self) -> StoreSnapshot:
-        """Layers and images at one moment, for a plan. Takes layers.lock, then images.lock, shared.
+        """Layers and images at one moment, for a plan. Takes layers.lock and, inside of it, images.lock, shared.
 
-        Raises StoreCorruptError, StoreError.
+        Every image's layers are among the layers, unless they are lent. Raises StoreCorruptError, StoreError.
         """
-        layers = await self._layer_rows()
-        images = await self._image_rows()
+        layers, images = await self._sections.read_layers_and_images()
+        layers, images = await self._with_all_layers(layers), await self._with_lent_images(images)
         return StoreSnapshot(layers.by_id, images.by_id)
 
     async def status(self) -> StoreStatus:
@@ -209,18 +209,23 @@ class Catalog:
         return self._sections.driver.is_layered
 
     async def _layer_rows(self) -> Rows[LayerRecord]:
-        rows = await self._sections.read(self._sections.layers.table)
+        return await self._with_all_layers(await self._sections.read(self._sections.layers.table))
+
+    async def _image_rows(self) -> Rows[ImageRecord]:
+        return await self._with_lent_images(await self._sections.read(self._sections.images.table))
+
+    async def _with_all_layers(self, rows: Rows[LayerRecord]) -> Rows[LayerRecord]:
+        """Without those whose makers died, which no image has, and with those that are lent."""
         if any(layer.is_incomplete for layer in rows.by_id.values()):
-            if self._sections.is_read_only:
-                rows = replace(rows, by_id={key: each for key, each in rows.by_id.items() if not each.is_incomplete})
-            else:
-                async with self._sections.writing_layers() as layers:
-                    rows = layers.rows
+            rows = replace(rows, by_id={key: each for key, each in rows.by_id.items() if not each.is_incomplete})
+            if not self._sections.is_read_only:
+                async with self._sections.writing_layers():
+                    pass  # whoever has the lock removes them
         lent = await self._sections.lent_layers()
         return replace(rows, by_id={**rows.by_id, **_others(lent, rows.by_id)}) if lent else rows
 
-    async def _image_rows(self) -> Rows[ImageRecord]:
-        rows, lent = await self._sections.read(self._sections.images.table), await self._sections.lent_images()
+    async def _with_lent_images(self, rows: Rows[ImageRecord]) -> Rows[ImageRecord]:
+        lent = await self._sections.lent_images()
         return replace(rows, by_id={**rows.by_id, **_others(lent, rows.by_id)}) if lent else rows
 
 

@@ -120,6 +120,12 @@ class Sections:
         async with self._shared(table) as lock:
             return await self.work(table.load, lock)
 
+    async def read_layers_and_images(self) -> tuple[Rows[LayerRecord], Rows[ImageRecord]]:
+        """The records of both as they are at one moment: an image and its layers come and go under both locks."""
+        async with self._shared(self.layers.table) as lock:
+            layers = await self.work(self.layers.table.load, lock)
+            return layers, await self.read(self.images.table)
+
     def tar_split_path(self, layer_id: str) -> Path:
         """The tar-split file of a layer, in whichever store has it; of the layer as our own if none has."""
         own = self.layers.tar_split_path(layer_id)

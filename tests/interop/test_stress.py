@@ -51,9 +51,11 @@ EXPECTED_OF_PODMAN = (
     "identifier is not a layer, image, or container",
     "device or resource busy",
     "trying to reuse blob",
+    "faccessat",
 )
-"""What podman says when it meets what others are doing: an image goes that it lists or commits, a layer that it has
-looked at and then reuses; an image is mounted by somebody else."""
+"""What podman says when it meets what others are doing: an image goes that it lists, commits or describes (its
+driver looks at the tree without a lock), a layer that it has looked at and then reuses; an image is mounted by somebody
+else."""
 
 
 @pytest.fixture
