@@ -283,7 +283,10 @@ def test_an_interrupt_at_the_prompt_ends_it(command: Command, registry: Registry
 
 
 def at_terminal(command: Command, arguments: list[str], answers: list[tuple[str, str]]) -> tuple[int, str]:
-    """Run the command at a terminal and answer its prompts in order; return its code, and all that was shown."""
+    """Run the command at a terminal and answer its prompts in order; return its code, and all that was shown.
+
+    Ctrl-C is pressed until the command ends: Python loses one that comes just before it begins to wait for a line.
+    """
     pid, terminal = pty.fork()
     if pid == 0:
         try:
@@ -291,13 +294,17 @@ def at_terminal(command: Command, arguments: list[str], answers: list[tuple[str,
         finally:
             os._exit(99)
     shown, seen, deadline = "", 0, time.monotonic() + 30
-    waiting = list(answers)
+    waiting, again = list(answers), deadline
     while time.monotonic() < deadline:
         if waiting and waiting[0][0] in shown[seen:]:
             prompt, text = waiting.pop(0)
             seen = shown.index(prompt, seen) + len(prompt)
             os.write(terminal, (text if text == "\x03" else text + "\n").encode())
+            again = time.monotonic() + 1
         if not select.select([terminal], [], [], 0.05)[0]:
+            if answers[-1][1] == "\x03" and not waiting and time.monotonic() > again:
+                os.write(terminal, b"\x03")
+                again = time.monotonic() + 1
             continue
         try:
             piece = os.read(terminal, 4096)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-import structlog.testing
 
 from asyncpull.errors import NotInStoreError, StoreError
 from asyncpull.lockfile import LockMode, locked
@@ -35,15 +34,16 @@ def mark_incomplete(config: StoreConfig, value: object, *ids: str) -> None:
     path.write_bytes(orjson.dumps(records))
 
 
-async def test_an_incomplete_layer_is_removed_with_all_it_has(store: Store, config: StoreConfig) -> None:
+async def test_an_incomplete_layer_is_removed_with_all_it_has(
+    store: Store, config: StoreConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     await commit_image(store, None, BASE, TOP)
     base, top = await store.layers()
     (config.graph_root / "overlay-layers" / top.id).mkdir()
     (config.graph_root / "overlay-layers" / top.id / "=Zm9v").write_bytes(b"big data")
     mark_incomplete(config, True, top.id)
-    with structlog.testing.capture_logs() as logs:
-        assert await store.layers() == [base]
-    assert [log["layer"] for log in logs if log["log_level"] == "warning"] == [top.id]
+    assert await store.layers() == [base]
+    assert [vars(record)["layer"] for record in caplog.records if record.levelname == "WARNING"] == [top.id]
     assert not (config.graph_root / "overlay" / top.id).exists()
     assert len(os.listdir(config.graph_root / "overlay/l")) == 1
     assert sorted(os.listdir(config.graph_root / "overlay-layers")) == sorted(
