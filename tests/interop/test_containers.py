@@ -27,10 +27,7 @@ def reference(store: SharedStore, registry: Registry) -> str:
 
 
 def _run(store: SharedStore, reference: str, script: str) -> list[str]:
-    ours = shlex.join([*store.peer.python_inside(), "-m", "asyncpull", *store.arguments])
-    theirs = shlex.join(store.podman_command)
-    functions = f'ours() {{ {ours} "$@"; }}\ntheirs() {{ {theirs} "$@"; }}\nimage={shlex.quote(reference)}\n'
-    return store.peer.run_in_namespace("sh", "-euc", functions + script).splitlines()
+    return store.run_side_by_side(f"image={shlex.quote(reference)}\n{script}").splitlines()
 
 
 async def test_podman_knows_all_kinds_of_ours(store: SharedStore, reference: str) -> None:

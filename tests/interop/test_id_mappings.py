@@ -49,11 +49,7 @@ def reference(store: SharedStore, registry: Registry) -> str:
 
 
 def _run(store: SharedStore, script: str) -> str:
-    """Run a script where both are at hand; any command that fails ends it with an error."""
-    ours = shlex.join([*store.peer.python_inside(), "-m", "asyncpull", *store.arguments])
-    theirs = shlex.join(store.podman_command)
-    functions = f'ours() {{ {ours} "$@"; }}\ntheirs() {{ {theirs} "$@"; }}\n{LIST}'
-    return store.peer.run_in_namespace("sh", "-euc", functions + script)
+    return store.run_side_by_side(LIST + script)
 
 
 def _copies(store: SharedStore) -> list[str]:

@@ -43,10 +43,8 @@ def reference(registry: Registry) -> str:
 
 def _run(store: SharedStore, reference: str, script: str) -> list[str]:
     """Run the script where both see the same mounts; ``ours`` has no option, the store says what it is."""
-    ours = shlex.join([*store.peer.python_inside(), "-m", "asyncpull", *store.arguments])
-    theirs = shlex.join([*store.podman_command, *OPTION])
-    functions = f'ours() {{ {ours} "$@"; }}\ntheirs() {{ {theirs} "$@"; }}\nimage={shlex.quote(reference)}\n'
-    return store.peer.run_in_namespace("sh", "-euc", functions + script).splitlines()
+    script = f"image={shlex.quote(reference)}\n{script}"
+    return store.run_side_by_side(script, podman_options=OPTION).splitlines()
 
 
 def _marker(store: SharedStore) -> str:

@@ -29,10 +29,7 @@ def reference(store: SharedStore, registry: Registry) -> str:
 
 def _run(store: SharedStore, reference: str, script: str) -> list[str]:
     """Run the script and return the lines it printed; any command that fails ends it with an error."""
-    ours = shlex.join([*store.peer.python_inside(), "-m", "asyncpull", *store.arguments])
-    theirs = shlex.join(store.podman_command)
-    functions = f'ours() {{ {ours} "$@"; }}\ntheirs() {{ {theirs} "$@"; }}\nimage={shlex.quote(reference)}\n'
-    return store.peer.run_in_namespace("sh", "-euc", functions + script).splitlines()
+    return store.run_side_by_side(f"image={shlex.quote(reference)}\n{script}").splitlines()
 
 
 def test_podman_does_not_bury_our_container(store: SharedStore, reference: str) -> None:

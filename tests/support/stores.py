@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from tests.support.peers import REPOSITORY, TIMEOUT, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.support.peers import Peer
 
@@ -55,6 +56,16 @@ class SharedStore:
     @property
     def asyncpull_command(self) -> tuple[str, ...]:
         return (sys.executable, "-m", "asyncpull", *self.arguments, "--tls-verify=false", "--progress", "none")
+
+    def run_side_by_side(self, script: str, *, podman_options: Sequence[str] = ()) -> str:
+        """Run a shell script where both see the same mounts, and return what it printed.
+
+        In it ``ours`` is asyncpull and ``theirs`` is podman; any command that fails ends it with an error.
+        """
+        ours = shlex.join([*self.peer.python_inside(), "-m", "asyncpull", *self.arguments])
+        theirs = shlex.join([*self.podman_command, *podman_options])
+        functions = f'ours() {{ {ours} "$@"; }}\ntheirs() {{ {theirs} "$@"; }}\n'
+        return self.peer.run_in_namespace("sh", "-euc", functions + script)
 
     def asyncpull(self, *arguments: str | Path, expect: int = 0) -> str:
         """Run asyncpull on this store and return its standard output."""
