@@ -1,0 +1,47 @@
+"""From a location to the destination that writes it. Each transport is imported when it is named."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from asyncpull.access import Access
+from asyncpull.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from asyncpull.registry.client import RegistryClient
+    from asyncpull.spec.destination import Destination
+    from asyncpull.spec.location import Location
+    from asyncpull.spec.reference import Reference
+
+
+@asynccontextmanager
+async def open_destination(
+    location: Location,
+    access: Access | None = None,
+    *,
+    client: RegistryClient | None = None,
+    names: Sequence[Reference] = (),
+) -> AsyncIterator[Destination]:
+    """The destination that ``location`` names, for the time of the body; left without a commit it is as it was.
+
+    ``client`` is an open one to ask registries through; without it there is one for the body, made as ``access`` says.
+    ``names`` are names that the image gets besides, where the transport knows several. Raises UsageError for a
+    transport that cannot be written; DocumentError, SourceError, StoreError where what is there cannot be replaced.
+    """
+    async with AsyncExitStack() as opened:
+        yield await _open(location, access or Access(), client, tuple(names), opened)
+
+
+async def _open(
+    location: Location,
+    access: Access,
+    client: RegistryClient | None,
+    names: tuple[Reference, ...],
+    opened: AsyncExitStack,
+) -> Destination:
+    match location:
+        case _:
+            raise UsageError(f"{location}: nothing can be written to {location.transport}")

@@ -1,0 +1,44 @@
+"""From a location to the source that reads it. Each transport is imported when it is named."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from asyncpull.access import Access
+from asyncpull.errors import UsageError
+from asyncpull.spec.location import RegistryLocation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncpull.registry.client import RegistryClient
+    from asyncpull.spec.location import Location
+    from asyncpull.spec.source import Source
+
+
+@asynccontextmanager
+async def open_source(
+    location: Location, access: Access | None = None, *, client: RegistryClient | None = None
+) -> AsyncIterator[Source]:
+    """The source that ``location`` names, for the time of the body.
+
+    ``client`` is an open one to ask registries through; without it there is one for the body, made as ``access`` says.
+    A short name is one of docker.io. Raises UsageError for a transport that cannot be read; InvalidReferenceError,
+    DocumentError, SourceError, StoreError where the transport looks at once at what it was pointed to.
+    """
+    async with AsyncExitStack() as opened:
+        yield await _open(location, access or Access(), client, opened)
+
+
+async def _open(location: Location, access: Access, client: RegistryClient | None, opened: AsyncExitStack) -> Source:
+    match location:
+        case RegistryLocation():
+            from asyncpull.registry.client import RegistryClient
+            from asyncpull.source.registry import RegistrySource
+
+            if client is None:
+                client = await opened.enter_async_context(RegistryClient(access.registry, retry=access.retry))
+            return RegistrySource(client, location.reference)
+        case _:
+            raise UsageError(f"{location}: nothing can be read from {location.transport}")
