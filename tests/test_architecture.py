@@ -32,7 +32,7 @@ LEVELS = [
         "tree",
         "waiting",
     },
-    {"estimate", "events", "http", "journal", "lockfile", "spool", "tarstream"},
+    {"estimate", "events", "http", "journal", "lockfile", "memberindex", "spool", "tarstream"},
     {"registry", "fetch", "extract", "space", "store"},
     {"access", "limits", "stage"},
     {"destination", "source"},
