@@ -1,4 +1,4 @@
-"""The few system calls that Python does not offer: mounts, user namespaces, syncing, subvolumes of btrfs."""
+"""The few system calls that Python does not offer: mounts, namespaces, syncing, locks on bytes, subvolumes of btrfs."""
 
 from __future__ import annotations
 
@@ -317,6 +317,33 @@ def snapshot_subvolume(source: int, directory: int, name: str) -> None:
 def delete_subvolume(directory: int, name: str) -> None:
     """Remove a subvolume in an open directory, with all in it but other subvolumes. Raises OSError, ENOTEMPTY there."""
     _subvolume_request(directory, _SNAP_DESTROY, struct.pack("=q4088s", 0, os.fsencode(name)))
+
+
+def lock_bytes(fd: int, kind: int, start: int = 0, length: int = 0, *, wait: bool = False) -> bool:
+    """Lock bytes of a file for whoever has this open file description; no ``length`` means to the end, however far.
+
+    ``kind`` is one of ``fcntl.F_RDLCK``, ``F_WRLCK``, ``F_UNLCK``. False if somebody else has them and ``wait`` is
+    not meant. Raises OSError.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _range(kind, start, length))
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
+        if wait:
+            raise
+        return False
+    return True
+
+
+def has_locked_bytes(fd: int, start: int = 0, length: int = 0) -> bool:
+    """Whether somebody has any lock on these bytes, but not through this open file description. Raises OSError."""
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _range(fcntl.F_WRLCK, start, length))
+    (kind,) = struct.unpack_from("h", answer)
+    return bool(kind != fcntl.F_UNLCK)
+
+
+def _range(kind: int, start: int, length: int) -> bytes:
+    """A ``struct flock``: kind, whence, start, length, and no process ID."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
 
 
 def _subvolume_request(directory: int, request: int, arguments: bytes) -> None:

@@ -13,7 +13,9 @@ The rules, which every user of a lock file in this package relies on:
    as soon as acquired.
 5. A wait that lasts is told of, again and again at growing intervals, with who holds the lock: in the log, and to who
    listens (``hearing_waits``).
-6. The content of a lock file is its change token: 64 bytes that a writer replaces, while it holds the lock
+6. The kernel wakes all who wait for a lock at once, and who comes first gets it. Processes of ours queue besides, where
+   they have a place for that (``turnstile``).
+7. The content of a lock file is its change token: 64 bytes that a writer replaces, while it holds the lock
    exclusively and *before* it renames a changed record file into place. A crash between the two costs a needless
    reload. A reader compares the token with the one that it read *before* it last loaded the records. An empty file is
    a valid token: never written.
@@ -37,6 +39,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from asyncpull import kernel
 from asyncpull.errors import StoreError, StoreWriteError
 from asyncpull.lockholders import LockHolder, holders_of, identity_of
 from asyncpull.log import Log
@@ -44,6 +47,8 @@ from asyncpull.log import Log
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+    from asyncpull.turnstile import Turn, Turnstile
 
 _log = Log(__name__)
 
@@ -167,7 +172,7 @@ def try_lock(path: Path) -> HeldLock | None:
     """
     fd = _open(path)
     try:
-        if _acquire(fd, LockMode.EXCLUSIVE, wait=False) and _is_file_at(path, fd):
+        if kernel.lock_bytes(fd, fcntl.F_WRLCK) and _is_file_at(path, fd):
             return HeldLock(path, fd)
     except BaseException:
         os.close(fd)
@@ -189,30 +194,31 @@ def is_locked(path: Path) -> bool:
     except OSError as error:
         raise _cannot_lock(path, error) from error
     try:
-        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_WRLCK))
+        return kernel.has_locked_bytes(fd)
     except OSError as error:
         raise _cannot_lock(path, error) from error
     finally:
         os.close(fd)
-    (kind,) = struct.unpack_from("h", answer)
-    return bool(kind != fcntl.F_UNLCK)
 
 
 @asynccontextmanager
-async def locked(path: Path, mode: LockMode, *, is_brief: bool = True) -> AsyncIterator[LockedFile]:
+async def locked(
+    path: Path, mode: LockMode, *, is_brief: bool = True, turnstile: Turnstile | None = None
+) -> AsyncIterator[LockedFile]:
     """Hold the lock on ``path`` for the body, waiting for it as long as it takes; the file is created if need be.
 
     A cancelled wait ends at once. One that lasts is told of: see ``hearing_waits``; in the log it is a warning if the
-    lock ``is_brief``, held by everybody for milliseconds only.
+    lock ``is_brief``, held by everybody for milliseconds only. With a ``turnstile``, no more than one writer that
+    has it too gets the lock before a reader that queues.
     Work that was started in another thread under the lock must have ended before the body does.
     Raises StoreWriteError, StoreError.
     """
     fd = _open(path)
-    await _acquired(path, fd, mode, is_brief=is_brief)
+    turn = await _acquired(path, fd, mode, is_brief=is_brief, turnstile=turnstile)
     try:
         yield LockedFile(path, fd, mode)
     finally:
-        _release(fd)
+        _give_back(fd, turn)
 
 
 @asynccontextmanager
@@ -235,22 +241,34 @@ async def locked_if_there(path: Path) -> AsyncIterator[LockedFile | None]:
         _release(fd)
 
 
-async def _acquired(path: Path, fd: int, mode: LockMode, *, is_brief: bool) -> None:
-    """Return when the lock is held; after any exception ``fd`` is closed, or will be by the thread that waits."""
+async def _acquired(
+    path: Path, fd: int, mode: LockMode, *, is_brief: bool, turnstile: Turnstile | None = None
+) -> Turn | None:
+    """Return when the lock is held, with the turn that is to end with it.
+
+    After any exception ``fd`` is closed, or will be by the thread that waits.
+    """
+    is_writer = mode is LockMode.EXCLUSIVE
     try:
-        acquired = _acquire(fd, mode, wait=False)
+        acquired = kernel.lock_bytes(fd, mode.value)
+        if acquired and is_writer and turnstile is not None and turnstile.is_queued(path):
+            kernel.lock_bytes(fd, fcntl.F_UNLCK)  # it was only just free: those who wait come first
+            acquired = False
     except OSError as error:
         os.close(fd)
         raise _cannot_lock(path, error) from error
-    if not acquired:
-        await _Wait(path, fd, mode, is_brief=is_brief).finished()
+    if acquired:
+        return None
+    turn = turnstile.queue(path, is_writer=is_writer) if turnstile else None
+    await _Wait(path, fd, mode, turn, is_brief=is_brief).finished()
+    return turn
 
 
 class _Wait:
-    """One blocking wait for one lock. It owns the descriptor until ``finished`` has returned."""
+    """One blocking wait for one lock. It owns descriptor and turn until ``finished`` has returned."""
 
-    def __init__(self, path: Path, fd: int, mode: LockMode, *, is_brief: bool) -> None:
-        self._path, self._fd, self._mode = path, fd, mode
+    def __init__(self, path: Path, fd: int, mode: LockMode, turn: Turn | None, *, is_brief: bool) -> None:
+        self._path, self._fd, self._mode, self._turn = path, fd, mode, turn
         self._log = _log.warning if is_brief else _log.info
         self._loop = asyncio.get_running_loop()
         self._result: asyncio.Future[None] = self._loop.create_future()
@@ -270,7 +288,7 @@ class _Wait:
                 self._abandoned = True
                 acquired = self._acquired
             if acquired:
-                _release(self._fd)
+                _give_back(self._fd, self._turn)
             raise
 
     async def _told(self) -> None:
@@ -299,7 +317,12 @@ class _Wait:
     def _block(self) -> None:
         failure: BaseException | None = None
         try:
-            _acquire(self._fd, self._mode, wait=True)
+            if self._turn is not None:
+                self._turn.wait()
+            if not self._abandoned:
+                kernel.lock_bytes(self._fd, self._mode.value, wait=True)
+            if self._turn is not None and self._mode is LockMode.SHARED:
+                self._turn.end()  # only who writes goes on keeping others back
         except OSError as error:
             failure = _cannot_lock(self._path, error)
             failure.__cause__ = error
@@ -308,8 +331,10 @@ class _Wait:
             abandoned = self._abandoned
         if failure is not None:
             os.close(self._fd)
+            if self._turn is not None:
+                self._turn.end()
         elif abandoned:
-            _release(self._fd)
+            _give_back(self._fd, self._turn)
         if not abandoned:
             self._tell(failure)
 
@@ -318,7 +343,7 @@ class _Wait:
             self._loop.call_soon_threadsafe(self._settle, failure)
         except RuntimeError:  # the loop was closed under the waiter: nobody will ever take the lock over
             if failure is None:
-                _release(self._fd)
+                _give_back(self._fd, self._turn)
 
     def _settle(self, failure: BaseException | None) -> None:
         if self._result.done():
@@ -344,27 +369,20 @@ def _cannot_lock(path: Path, error: OSError) -> StoreError:
     )
 
 
-def _acquire(fd: int, mode: LockMode, *, wait: bool) -> bool:
-    """Lock; without ``wait``, False if somebody else has it."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _whole_file(mode.value))
-    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
-        if wait:
-            raise
-        return False
-    return True
-
-
 def _release(fd: int) -> None:
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_UNLCK))
+        kernel.lock_bytes(fd, fcntl.F_UNLCK)
     finally:
         os.close(fd)
 
 
-def _whole_file(kind: int) -> bytes:
-    """A ``struct flock``: kind, whence, start, length 0 = to the end however far, and no process ID."""
-    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+def _give_back(fd: int, turn: Turn | None) -> None:
+    """Unlock, and only then let the next one queue no more."""
+    try:
+        _release(fd)
+    finally:
+        if turn is not None:
+            turn.end()
 
 
 def _is_file_at(path: Path, fd: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from asyncpull.errors import NotInStoreError, StoreError
-from asyncpull.lockfile import LockMode, locked
+from asyncpull.lockfile import LockMode
 from asyncpull.store.files import disk_errors
 from asyncpull.store.images import find_image
 from asyncpull.store.sizes import ImageSize, image_sizes
@@ -129,7 +129,7 @@ class Catalog:
             raise NotInStoreError(f"image {image.id} has no {key}")
         if path != paths[0] or self._sections.is_read_only:
             return await self._sections.work(read)  # nobody who keeps to the rules changes it
-        async with locked(self._sections.images.table.lock_path, LockMode.SHARED):
+        async with self._sections.locked(self._sections.images.table.lock_path, LockMode.SHARED):
             return await self._sections.work(read)
 
     async def container_data(self, container: ContainerRecord | str, key: str) -> bytes:
@@ -138,7 +138,7 @@ class Catalog:
         The keys there are, with sizes in bytes and digests, are in the record.
         """
         sections, target = self._sections, container if isinstance(container, str) else container.id
-        async with locked(sections.containers.table.lock_path, LockMode.SHARED) as lock:
+        async with sections.locked(sections.containers.table.lock_path, LockMode.SHARED) as lock:
             found = find_container(await sections.work(sections.containers.table.load, lock), target)
             return await sections.work(sections.containers.read_big_data, found, key)
 
@@ -158,7 +158,7 @@ class Catalog:
 
     async def _container_directory(self, container: ContainerRecord | str, place: Callable[[str], Path]) -> Path:
         sections, target = self._sections, container if isinstance(container, str) else container.id
-        async with locked(sections.containers.table.lock_path, LockMode.SHARED) as lock:
+        async with sections.locked(sections.containers.table.lock_path, LockMode.SHARED) as lock:
             found = find_container(await sections.work(sections.containers.table.load, lock), target)
             return await sections.work(sections.containers.make_directory, place(found.id))
 
@@ -195,7 +195,7 @@ class Catalog:
         """What is mounted, as it is counted. Takes mountpoints.lock, shared. Raises StoreError."""
         sections = self._sections
         await sections.work(sections.mounts.prepare)
-        async with locked(sections.mounts.lock_path, LockMode.SHARED):
+        async with sections.locked(sections.mounts.lock_path, LockMode.SHARED):
             return list(await sections.work(sections.mounts.list))
 
     @property

@@ -12,7 +12,9 @@ Locks are taken in the one order that all programs of the store share, and given
    syncing a file system) has threads of its own, and does not keep a holder waiting.
 4. Trees to be deleted are moved aside in a section and deleted after it.
 5. Additional image stores are read before a section, each under its own lock alone (see ``additional``).
-6. Where images are kept apart, layers have two locks, taken in the order graph root, image root. On read-only media
+6. Processes of ours take turns, so that no reader waits for more than the writer that has the lock and perhaps the next
+   one (see ``turnstile``); the queue is in the graph root, ``asyncpull/turnstile``.
+7. Where images are kept apart, layers have two locks, taken in the order graph root, image root. On read-only media
    nobody writes: there records are read under locks where there are lock files, and mounts are all that is locked.
 """
 
@@ -32,11 +34,13 @@ from asyncpull.store.containers import Containers, ContainerWriter
 from asyncpull.store.images import Images, ImageWriter
 from asyncpull.store.layers import LayerReader, Layers, LayerWriter
 from asyncpull.store.mounts import Mounts
+from asyncpull.turnstile import Turnstile
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from concurrent.futures import Executor
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from asyncpull.lockfile import LockedFile
@@ -97,6 +101,15 @@ class Sections:
         self.additional = tuple(AdditionalStore(root, driver.name) for root in (*former, *config.additional_roots))
         self._graph_root = config.graph_root
         self._storage_lock = config.graph_root / "storage.lock"
+        self._turnstile = Turnstile(
+            config.graph_root / "asyncpull" / "turnstile",
+            (
+                self.layers.table.lock_path,
+                self.mounts.lock_path,
+                self.images.table.lock_path,
+                self.containers.table.lock_path,
+            ),
+        )
         self._holders = ThreadPoolExecutor(8, thread_name_prefix="store")
         self._chores = ThreadPoolExecutor(2, thread_name_prefix="store-chore")
         self._closed = False
@@ -104,6 +117,7 @@ class Sections:
     def close(self) -> None:
         """End the threads, when what they do now is done."""
         self._closed = True
+        self._turnstile.close()
         self._holders.shutdown(wait=False)
         self._chores.shutdown(wait=False)
 
@@ -114,6 +128,10 @@ class Sections:
     async def chore(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do slow work that no lock is held for; it too has ended when this returns or raises."""
         return await self._to_the_end(self._chores, functools.partial(function, *args, **kwargs))
+
+    def locked(self, path: Path, mode: LockMode) -> AbstractAsyncContextManager[LockedFile]:
+        """Hold one of the locks, as ``lockfile.locked``: those of records and of mounts by turns."""
+        return locked(path, mode, turnstile=self._turnstile)
 
     async def read(self, table: Table[V]) -> Rows[V]:
         """The records of one table as they are now, under its lock, shared, for the time of reading them."""
@@ -166,7 +184,7 @@ class Sections:
         lent_layers, lent_images = await self.lent_layers(), await self.lent_images()
         async with (
             self._shared(self.layers.table) as layers,
-            locked(self.mounts.lock_path, LockMode.SHARED),
+            self.locked(self.mounts.lock_path, LockMode.SHARED),
             self._shared(self.images.table) as images,
             self._shared(self.containers.table) as containers,
         ):
@@ -189,7 +207,7 @@ class Sections:
     async def writing_images(self, lent: Mapping[str, ImageRecord] | None = None) -> AsyncIterator[ImageWriter]:
         """images.lock, exclusively; layers.lock, if it is needed, is taken before."""
         self.require_writable()
-        async with locked(self.images.table.lock_path, LockMode.EXCLUSIVE) as lock:
+        async with self.locked(self.images.table.lock_path, LockMode.EXCLUSIVE) as lock:
             yield await self.work(ImageWriter, self.images, lock, lent)
 
     @asynccontextmanager
@@ -202,7 +220,7 @@ class Sections:
         try:
             async with AsyncExitStack() as stack:
                 layers = await stack.enter_async_context(self.writing_layers())
-                mounts_lock = await stack.enter_async_context(locked(self.mounts.lock_path, LockMode.EXCLUSIVE))
+                mounts_lock = await stack.enter_async_context(self.locked(self.mounts.lock_path, LockMode.EXCLUSIVE))
                 images = await stack.enter_async_context(self.writing_images(lent))
                 containers = await stack.enter_async_context(self.writing_containers(removed))
                 yield Everything(layers, images, containers, mounts_lock)
@@ -214,7 +232,7 @@ class Sections:
     async def writing_containers(self, removed: list[str] | None = None) -> AsyncIterator[ContainerWriter]:
         """containers.lock, exclusively; other locks, if they are needed, are taken before. ``removed`` gets IDs."""
         self.require_writable()
-        async with locked(self.containers.table.lock_path, LockMode.EXCLUSIVE) as lock:
+        async with self.locked(self.containers.table.lock_path, LockMode.EXCLUSIVE) as lock:
             yield await self.work(ContainerWriter, self.containers, lock, [] if removed is None else removed)
 
     @asynccontextmanager
@@ -226,22 +244,22 @@ class Sections:
         await self.work(self.mounts.prepare)
         if self.is_read_only:
             rows, lent = await self.read(self.layers.table), await self.lent_layers()
-            async with locked(self.mounts.lock_path, LockMode.EXCLUSIVE) as counts_lock:
+            async with self.locked(self.mounts.lock_path, LockMode.EXCLUSIVE) as counts_lock:
                 yield None, LayerReader(rows, lent), counts_lock
             return
         async with AsyncExitStack() as stack:
-            storage_lock = await stack.enter_async_context(locked(self._storage_lock, LockMode.EXCLUSIVE))
+            storage_lock = await stack.enter_async_context(self.locked(self._storage_lock, LockMode.EXCLUSIVE))
             layers = await stack.enter_async_context(self.writing_layers())
-            counts_lock = await stack.enter_async_context(locked(self.mounts.lock_path, LockMode.EXCLUSIVE))
+            counts_lock = await stack.enter_async_context(self.locked(self.mounts.lock_path, LockMode.EXCLUSIVE))
             yield storage_lock, layers, counts_lock
 
     @asynccontextmanager
     async def _locked(self, table: Table[V], mode: LockMode) -> AsyncIterator[LockedFile]:
-        async with locked(table.lock_path, mode) as lock:
+        async with self.locked(table.lock_path, mode) as lock:
             if table.second_lock_path is None:
                 yield lock
                 return
-            async with locked(table.second_lock_path, mode) as second:
+            async with self.locked(table.second_lock_path, mode) as second:
                 yield lock.with_second(second)
 
     @asynccontextmanager

@@ -1,8 +1,12 @@
 """What is done while a lock is held, told by a trace of the system calls and not by a clock.
 
 Many pulls commit into one store while readers list it, and strace writes down who had which lock when. A hold of the
-locks is one commit, no more, so a reader waits for the commit that has the lock when it comes. (Where several writers
-wait too, the kernel wakes all who wait at once, and who gets the lock is up to it: some of them may come first.)
+locks is one commit, no more, and while a reader queues at most one writer gets the lock before it: so it waits for
+the commit that has the lock when it comes, and perhaps for one more.
+
+A line is written when a call has returned, or when it begins if another one is written before; between the two lies the
+moment when it happens. So what comes first in the trace may have happened second; but not where one call begins only
+after another has returned, and on that stands what is asserted here (``turnstile`` says which call that is).
 """
 
 from __future__ import annotations
@@ -56,6 +60,10 @@ _CALL = re.compile(
     r"^(?P<thread>\d+) +(?:(?P<name>\w+)\((?P<arguments>.*?)|<\.\.\. (?P<resumed>\w+) resumed>.*?)"
     r"(?P<end> <unfinished \.\.\.>|\) += (?P<result>-?\d+).*)$"
 )
+_TURN = re.compile(
+    r"(?P<fd>\d+)<[^>]*/asyncpull/turnstile>, F_OFD_SETLKW?, "
+    r"\{l_type=F_(?P<kind>\w+)LCK, l_whence=SEEK_SET, l_start=(?P<byte>[01]),"  # the first lock, of layers
+)
 _LOCK = re.compile(r"(?P<fd>\d+)<(?P<path>[^>]*/(?P<file>\w+\.lock))>, F_OFD_SETLKW?, \{l_type=F_(?P<kind>\w+)LCK")
 
 
@@ -69,10 +77,18 @@ class Hold:
 
 
 @dataclass(slots=True)
+class Wait:
+    """A reader that queued for the lock of layers: the exclusive holds of it that began meanwhile."""
+
+    meanwhile: list[Hold] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Trace:
-    """All holds, and what was renamed without a lock."""
+    """All holds, all waits in the queue, and what was renamed without a lock."""
 
     holds: list[Hold] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
     unlocked: list[str] = field(default_factory=list)
 
 
@@ -80,6 +96,7 @@ def read_trace(text: str) -> Trace:
     """Put the lines of strace together."""
     trace = Trace()
     held: dict[str, Hold] = {}
+    queueing: dict[str, Wait] = {}
     pending: dict[str, tuple[str, str]] = {}
     for line in text.splitlines():
         call = _CALL.match(line)
@@ -88,18 +105,28 @@ def read_trace(text: str) -> Trace:
         thread = call["thread"]
         name, arguments = (call["name"], call["arguments"]) if call["name"] else pending.pop(thread, ("", ""))
         lock = _LOCK.match(arguments) if name == "fcntl" else None
+        turn = _TURN.match(arguments) if name == "fcntl" else None
+        if turn is not None and turn["kind"] == "UN":
+            queueing.pop(turn["fd"], None)
         if call["result"] is None:
             pending[thread] = (name, arguments)
             if lock is None or lock["kind"] != "UN":
                 continue
         elif int(call["result"]) != 0:
             continue
-        if lock is not None:
+        if turn is not None:
+            if (turn["kind"], turn["byte"]) == ("RD", "1"):
+                queueing[turn["fd"]] = Wait()
+                trace.waits.append(queueing[turn["fd"]])
+        elif lock is not None:
             if lock["kind"] == "UN":
                 held.pop(lock["fd"], None)
             elif call["result"] is not None:
                 held[lock["fd"]] = Hold(lock["file"], lock["kind"] == "WR")
                 trace.holds.append(held[lock["fd"]])
+                if lock["file"] == "layers.lock" and lock["kind"] == "WR":
+                    for wait in queueing.values():
+                        wait.meanwhile.append(held[lock["fd"]])
         elif name.startswith("rename"):
             target = arguments.rpartition('"')[0].rpartition("/")[2]
             writers = [hold for hold in held.values() if hold.exclusive]
@@ -122,13 +149,20 @@ def test_reads_a_trace() -> None:
 4 fcntl(8</g/layers.lock>, F_OFD_SETLK, {l_type=F_UNLCK, l_whence=SEEK_SET, l_start=0, l_len=0}) = 0
 2 <... fcntl resumed>) = 0
 4 rename("/g/a", "/g/b") = 0
+1 fcntl(9</g/asyncpull/turnstile>, F_OFD_SETLK, {l_type=F_RDLCK, l_whence=SEEK_SET, l_start=1, l_len=1}) = 0
+4 fcntl(8</g/layers.lock>, F_OFD_SETLK, {l_type=F_WRLCK, l_whence=SEEK_SET, l_start=0, l_len=0}) = 0
+2 fcntl(9</g/asyncpull/turnstile>, F_OFD_SETLK, {l_type=F_UNLCK, l_whence=SEEK_SET, l_start=0, l_len=2} <unfinished ...>
+4 fcntl(10</g/layers.lock>, F_OFD_SETLK, {l_type=F_WRLCK, l_whence=SEEK_SET, l_start=0, l_len=0}) = 0
+2 <... fcntl resumed>) = 0
 """
     )
     assert trace.holds == [
         Hold("layers.lock", exclusive=True, renamed=["layers.json"]),
         Hold("layers.lock", exclusive=True),
         Hold("layers.lock", exclusive=False),
+        *[Hold("layers.lock", exclusive=True)] * 2,
     ]
+    assert trace.waits == [Wait([Hold("layers.lock", exclusive=True)])]
     assert trace.unlocked == ["b"]
 
 
@@ -161,3 +195,7 @@ async def test_a_hold_of_the_locks_is_one_commit(place: Path) -> None:
     readings = [hold for hold in trace.holds if not hold.exclusive]
     assert len(readings) > WRITERS
     assert all(hold.renamed == [] for hold in readings)
+    assert trace.waits  # more or less of them, as threads happen to run
+    for wait in trace.waits:
+        overtook = [hold for hold in wait.meanwhile if "layers.json" in hold.renamed]
+        assert len(overtook) <= 1
