@@ -8,6 +8,9 @@ The protocol of containers/storage (``internal/tempdir``), for a root such as ``
 3. Somebody may do that between the making and the locking of a lock file. Hence a lock counts only if its file is
    still the one at its path (``try_lock`` looks); else another name is tried.
 4. The root itself is never removed: another program may be between making it and making its lock in it.
+5. Programs of containers/storage do not look (podman 5.8.6): if their lock file goes between their opening and their
+   locking it, they hold a lock that nobody sees and fill a directory that the next one deletes under them. So a lock
+   file that has no directory yet, and a directory that has no lock file, is left alone for ``GRACE_SECONDS``.
 
 Objects staged in a directory are called ``<n>-addition``, objects moved in to be deleted ``<n>-<name>``.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 from asyncpull.lockfile import is_locked, try_lock
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
     from asyncpull.lockfile import HeldLock
 
 _log = Log(__name__)
+
+GRACE_SECONDS = 3600.0
+"""Longer than it takes to lock what was made, or to unpack a layer: half of a pair that is older is nobody's."""
 
 _LOCK = "lock-"
 _DIRECTORY = "temp-dir-"
@@ -92,7 +99,7 @@ def _locked_name(root: Path) -> tuple[str, HeldLock]:
 
 
 def remove_abandoned(root: Path) -> None:
-    """Delete below ``root`` what its owners left when they died; what somebody holds is left alone."""
+    """Delete below ``root`` what its owners left when they died; what somebody holds, or is making, is left alone."""
     for key in _keys(root):
         with disk_errors(root):
             lock = try_lock(root / f"{_LOCK}{key}")
@@ -112,9 +119,20 @@ def find_abandoned(root: Path) -> list[Path]:
 
 
 def _keys(root: Path) -> list[str]:
+    """Of what is below ``root`` and may be abandoned if nobody holds the lock."""
     try:
         names = {entry.name for entry in root.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
         return []
-    keys = {name.removeprefix(_LOCK) for name in names if name.startswith(_LOCK)}
-    return sorted(keys | {name.removeprefix(_DIRECTORY) for name in names if name.startswith(_DIRECTORY)})
+    keys = {name.removeprefix(prefix) for prefix in (_LOCK, _DIRECTORY) for name in names if name.startswith(prefix)}
+    return sorted(key for key in keys if not _is_being_made(root, [f"{_LOCK}{key}", f"{_DIRECTORY}{key}"], names))
+
+
+def _is_being_made(root: Path, pair: list[str], names: set[str]) -> bool:
+    there = [name for name in pair if name in names]
+    if there == pair:
+        return False
+    try:
+        return abs(time.time() - (root / there[0]).lstat().st_mtime) < GRACE_SECONDS
+    except FileNotFoundError:  # its owner has just removed it
+        return True

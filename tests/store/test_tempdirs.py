@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from asyncpull.errors import StoreError
-from asyncpull.store.tempdirs import TempDir, remove_abandoned
+from asyncpull.store.tempdirs import GRACE_SECONDS, TempDir, find_abandoned, remove_abandoned
 
 _PROJECT = Path(__file__).parents[2]
 
 
 def names(root: Path) -> list[str]:
     return sorted(os.listdir(root))
+
+
+def make_older(root: Path, seconds: float) -> None:
+    """Have everything in ``root`` changed so long ago."""
+    moment = time.time() - seconds
+    for path in root.iterdir():
+        os.utime(path, (moment, moment))
 
 
 def test_a_directory_and_its_lock(tmp_path: Path) -> None:
@@ -74,10 +82,19 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert names(tmp_path) == []
 
 
-def test_half_of_what_a_dead_program_left_is_removed(tmp_path: Path) -> None:
+def test_half_of_what_a_dead_program_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    """Somebody who does not look whether his lock is still there may be making the other half."""
     (tmp_path / "temp-dir-1/0-addition").mkdir(parents=True)
     (tmp_path / "lock-2").touch()
     (tmp_path / "neither").mkdir()
+    for age in (0.0, GRACE_SECONDS / 2, -GRACE_SECONDS / 2):
+        make_older(tmp_path, age)
+        remove_abandoned(tmp_path)
+        assert names(tmp_path) == ["lock-2", "neither", "temp-dir-1"]
+        assert names(tmp_path / "temp-dir-1") == ["0-addition"]
+        assert find_abandoned(tmp_path) == []
+    make_older(tmp_path, GRACE_SECONDS + 60)
+    assert find_abandoned(tmp_path) == [tmp_path / "temp-dir-1", tmp_path / "lock-2"]
     remove_abandoned(tmp_path)
     assert names(tmp_path) == ["neither"]
     remove_abandoned(tmp_path / "missing")

@@ -69,6 +69,7 @@ async def test_garbage_is_found_and_removed(store: Store) -> None:
     (root / "overlay-containers" / stray / "userdata").mkdir(parents=True)
     (root / "overlay-images/.tmp-images.json7").write_bytes(b"[")
     (root / "overlay/tempdirs/temp-dir-7/0-addition").mkdir(parents=True)
+    (root / "overlay/tempdirs/lock-7").touch()
     (root / "asyncpull/locks/sha256-00").touch()
     dirty = everything_in(root)
 
