@@ -7,7 +7,7 @@ later; that is the bargain of these stores, and their owner's to keep.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from asyncpull.store.records import IMAGES, LAYERS
@@ -17,7 +17,9 @@ from asyncpull.store.views import ImageRecord, LayerRecord
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from asyncpull.errors import StoreCorruptError
     from asyncpull.store.records import Raw
+    from asyncpull.store.table import Rows
 
 
 class AdditionalStore:
@@ -31,6 +33,16 @@ class AdditionalStore:
     def tar_split_path(self, layer_id: str) -> Path:
         """The tar-split file of a layer there."""
         return self.layers.directory / f"{layer_id}.tar-split.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What one such store has at one moment; ``unreadable`` says why the records are missing that are None."""
+
+    store: AdditionalStore
+    layers: Rows[LayerRecord] | None
+    images: Rows[ImageRecord] | None
+    unreadable: tuple[StoreCorruptError, ...] = ()
 
 
 def _lent_layer(raw: Raw, volatile: bool) -> LayerRecord:

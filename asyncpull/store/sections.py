@@ -27,9 +27,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from asyncpull.errors import StoreError, StoreWriteError
+from asyncpull.errors import StoreCorruptError, StoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked, locked_if_there
-from asyncpull.store.additional import AdditionalStore
+from asyncpull.store.additional import AdditionalStore, Lent
 from asyncpull.store.containers import Containers, ContainerWriter
 from asyncpull.store.images import Images, ImageWriter
 from asyncpull.store.layers import LayerReader, Layers, LayerWriter
@@ -71,8 +71,7 @@ class RecordLocks:
     layers: LockedFile | None
     images: LockedFile | None
     containers: LockedFile | None
-    lent_layers: Mapping[str, LayerRecord]
-    lent_images: Mapping[str, ImageRecord]
+    lent: tuple[Lent, ...]
 
 
 class Sections:
@@ -181,14 +180,14 @@ class Sections:
     async def reading_everything(self) -> AsyncIterator[RecordLocks]:
         """All locks of records, shared, that of the mount counts among them."""
         await self.work(self.mounts.prepare)
-        lent_layers, lent_images = await self.lent_layers(), await self.lent_images()
+        lent = tuple([await self._lent_by(store) for store in self.additional])
         async with (
             self._shared(self.layers.table) as layers,
             self.locked(self.mounts.lock_path, LockMode.SHARED),
             self._shared(self.images.table) as images,
             self._shared(self.containers.table) as containers,
         ):
-            yield RecordLocks(layers, images, containers, lent_layers, lent_images)
+            yield RecordLocks(layers, images, containers, lent)
 
     @asynccontextmanager
     async def writing_layers(self) -> AsyncIterator[LayerWriter]:
@@ -274,6 +273,19 @@ class Sections:
     async def _read_lent(self, table: Table[V]) -> Rows[V]:
         async with locked_if_there(table.lock_path) as lock:
             return await self.work(table.load, lock)
+
+    async def _lent_by(self, store: AdditionalStore) -> Lent:
+        unreadable = []
+        layers = images = None
+        try:
+            layers = await self._read_lent(store.layers)
+        except StoreCorruptError as error:
+            unreadable.append(error)
+        try:
+            images = await self._read_lent(store.images)
+        except StoreCorruptError as error:
+            unreadable.append(error)
+        return Lent(store, layers, images, tuple(unreadable))
 
     async def _to_the_end(self, executor: Executor, job: Callable[[], T]) -> T:
         if self._closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -110,3 +111,47 @@ def test_podman_agrees_after_a_repair(newest: Peer, sound: Path, names: tuple[st
         store.check("--max", "0s")
         kept = frozenset.intersection(*(case.images for case in cases))
         assert {str(record["id"]) for record in store.image_records()} == kept
+
+
+def test_podman_agrees_about_a_store_that_lends(newest: Peer, sound: Path) -> None:
+    """podman names what it finds there by the ID, and calls it read-only; it looks at no names in ``l``."""
+    with workplace(newest) as directory:
+        lender, own = directory / "lender", directory / "own"
+        own.mkdir()
+        subprocess.run(["cp", "-a", sound, lender], check=True)
+        store = SharedStore(newest, own, options=("--storage-opt", f"overlay.imagestore={lender}"))
+        assert store.asyncpull("check") == ""
+        store.check()
+
+        victim = Victim(lender)
+        damaged = {victim.layer("odd"), victim.layer("removing"), victim.layer("base"), ODD.id, PLAIN.id}
+        for name in ("file-altered", "manifest-truncated", "tar-split-altered"):
+            CASES[name].do(victim)
+        victim.change("images", PLAIN.id, layer="9" * 64)
+        victim.change("layers", victim.layer("base"), big_data_names=["something"])
+
+        said = newest.run(*store.podman_command, "system", "check", expect=125)
+        assert set(re.findall(r"^Damaged read-only \w+ (\w{64})", said, re.MULTILINE)) == damaged
+        found = json.loads(store.asyncpull("check", "--json", expect=1))["findings"]
+        assert {finding["id"] for finding in found} == damaged
+
+
+def test_a_quick_look_finds_what_keeps_podman_from_mounting(newest: Peer, sound: Path) -> None:
+    """podman mounts every layer to see whether that can be done; we look at the files that it takes."""
+    with workplace(newest) as directory:
+        store = SharedStore(newest, directory)
+        subprocess.run(["cp", "-a", sound, store.root], check=True)
+        victim = Victim(store.root)
+        container = store.root / "overlay" / victim.records("containers")[0]["layer"]
+        (victim.home("base") / "empty").rmdir()
+        (victim.home("odd") / "merged").rmdir()
+        (victim.home("odd") / "merged").write_text("")
+        (victim.home("removing") / "lower-layers").write_text("9" * 64)
+        (container / "lower-layers").write_text(":".join([victim.layer("base")] * 501))
+
+        said = newest.run(*store.podman_command, "system", "check", "--quick", expect=125)
+        refused = set(re.findall(r"^Damaged layer (\w{64})", said, re.MULTILINE))
+        assert refused == {*map(victim.layer, ("base", "odd", "removing")), container.name}
+        found = json.loads(store.asyncpull("check", "--quick", "--json", expect=1))["findings"]
+        assert refused == {finding["id"] for finding in found}
+        assert {finding["damage"] for finding in found} == {"directory-missing", "lower-wrong"}

@@ -7,6 +7,7 @@
     records     rules about records among each other
     overlay     rules about the files with which overlay stacks layers
     data        rules about big data: presence, size, digest, an image's config
+    lent        the same rules for what other stores lend
     archive     a layer's tar stream, rebuilt and read
     expected    the tree that the members of a layer make
     contents    a tree against what is expected of it

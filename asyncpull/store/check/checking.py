@@ -15,7 +15,8 @@ from asyncpull.store.check.data import check_container_data, check_image_data, c
 from asyncpull.store.check.findings import DAMAGE_OF_CONTENT, CheckReport, Damage, Finding, Remedy, Subject
 from asyncpull.store.check.full import check_contents, mend_contents
 from asyncpull.store.check.inventory import take_inventory
-from asyncpull.store.check.overlay import check_stack, read_short_names, read_stack
+from asyncpull.store.check.lent import check_lent
+from asyncpull.store.check.overlay import check_stack, read_lent_names, read_short_names, read_stack
 from asyncpull.store.check.records import check_records, check_strays
 from asyncpull.store.check.repair import recount, remove, repair
 from asyncpull.store.files import TEMPORARY, disk_errors
@@ -136,6 +137,7 @@ def glance(sections: Sections, inventory: Inventory, options: CheckOptions) -> l
     found += _check_trees(sections, inventory)
     found = [finding for finding in found if finding.damage not in _HARMLESS]
     found += _check_data(sections, inventory)
+    found += check_lent(sections.driver, inventory)
     found += _check_mounts(inventory)
     found += _abandoned(sections)
     return found
@@ -196,7 +198,7 @@ def _check_trees(sections: Sections, inventory: Inventory) -> Iterator[Finding]:
     if driver.is_layered:
         stack = read_stack(driver, inventory.layers)
         short_names = read_short_names(driver, inventory.short_names)
-        yield from check_stack(inventory, stack, short_names, read_stack(driver, inventory.lent))
+        yield from check_stack(inventory, stack, short_names, read_lent_names(driver, inventory))
     else:
         for layer_id in inventory.layers.keys() - inventory.trees:
             where = str(driver.diff_path(layer_id))

@@ -7,7 +7,14 @@ from enum import Enum
 
 
 class Damage(Enum):
-    """What is wrong; the value is its name in JSON."""
+    """What is wrong; the value is its name in JSON.
+
+    There is none for a layer that cannot be mounted. podman tries that with each layer of its own; what can go wrong,
+    by its code, is a directory or a name in ``l`` that is missing, a ``lower`` that leads nowhere or names too many,
+    and an answer of the kernel to sound files: that its version, a mount option or the file system will not do. The
+    first ones are found here by looking, and the last is no damage of a layer: it is the same for all layers, and
+    podman's repair would remove every image for it.
+    """
 
     # Records
     RECORDS_UNREADABLE = "records-unreadable"
@@ -43,6 +50,8 @@ class Damage(Enum):
     """``lower`` or ``lower-layers`` that do not name the layer's parents in their order."""
     DIRECTORY_MISSING = "directory-missing"
     """``work``, ``merged`` or ``empty`` is missing."""
+    TOO_MANY_LAYERS = "too-many-layers"
+    """A layer on more layers than anybody mounts."""
     TAR_SPLIT_MISSING = "tar-split-missing"
     """A layer of an image that cannot be rebuilt, for its tar-split is missing."""
     # Content of layers

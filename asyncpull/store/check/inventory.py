@@ -13,9 +13,10 @@ from asyncpull.store.check.findings import Damage, Finding, Remedy, Subject
 from asyncpull.store.files import disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from asyncpull.store.additional import Lent
     from asyncpull.store.mounts import MountRecord
     from asyncpull.store.sections import RecordLocks, Sections
     from asyncpull.store.table import Rows, View
@@ -34,9 +35,8 @@ class Inventory:
 
     ``duplicates`` are the IDs that come twice. ``trees`` are the directories of layers, ``layer_files`` all that lies
     beside their records, ``image_directories`` and ``container_directories`` likewise. ``short_names`` are those in
-    ``overlay/l``. ``running`` are the IDs of the containers that podman runs. ``lent`` are the layers of additional
-    stores, and ``lent_images`` the IDs of images there: what stands on them lacks nothing. Of what is lent, only the
-    content of layers is checked.
+    ``overlay/l``. ``running`` are the IDs of the containers that podman runs. ``lent`` and ``lent_images`` are
+    the layers and images of additional stores that this store has not itself, ``lenders`` these stores.
     """
 
     layers: Mapping[str, LayerRecord]
@@ -52,7 +52,8 @@ class Inventory:
     running: frozenset[str] = frozenset()
     unreadable: tuple[Finding, ...] = ()
     lent: Mapping[str, LayerRecord] = field(default_factory=dict)
-    lent_images: frozenset[str] = frozenset()
+    lent_images: Mapping[str, ImageRecord] = field(default_factory=dict)
+    lenders: tuple[Lent, ...] = ()
 
     def layer(self, layer_id: str) -> LayerRecord | None:
         """The layer with this ID, the store's own or a lent one."""
@@ -73,7 +74,7 @@ class Inventory:
         """The record that a finding is about."""
         tables: Mapping[Subject, Mapping[str, LayerRecord | ImageRecord | ContainerRecord]] = {
             Subject.LAYER: {**self.lent, **self.layers},
-            Subject.IMAGE: self.images,
+            Subject.IMAGE: {**self.lent_images, **self.images},
             Subject.CONTAINER: self.containers,
         }
         return tables[subject].get(record_id) if subject in tables else None
@@ -86,6 +87,7 @@ def take_inventory(sections: Sections, locks: RecordLocks) -> Inventory:
     images = _readable(partial(sections.images.table.load, locks.images), unreadable)
     containers = _readable(partial(sections.containers.table.load, locks.containers), unreadable)
     mounts = _readable(sections.mounts.list, unreadable)
+    unreadable += [_unreadable(error) for lent in locks.lent for error in lent.unreadable]
     if layers is None or images is None or containers is None or mounts is None:
         return Inventory({}, {}, {}, (), unreadable=tuple(unreadable))
     driver = sections.driver
@@ -99,9 +101,9 @@ def take_inventory(sections: Sections, locks: RecordLocks) -> Inventory:
             containers.by_id,
             mounts,
             duplicates=(
-                *((Subject.LAYER, each) for each in _twice(layers)),
-                *((Subject.IMAGE, each) for each in _twice(images)),
-                *((Subject.CONTAINER, each) for each in _twice(containers)),
+                *((Subject.LAYER, each) for each in ids_that_come_twice(layers)),
+                *((Subject.IMAGE, each) for each in ids_that_come_twice(images)),
+                *((Subject.CONTAINER, each) for each in ids_that_come_twice(containers)),
             ),
             trees=frozenset().union(*map(_directories, homes)) - _NO_LAYERS,
             short_names=frozenset().union(*(_names(home / "l") for home in homes)),
@@ -109,8 +111,10 @@ def take_inventory(sections: Sections, locks: RecordLocks) -> Inventory:
             image_directories=_directories(sections.images.directory),
             container_directories=_directories(sections.containers.directory),
             running=frozenset(each for each in containers.by_id if sections.containers.running_process(each)),
-            lent=locks.lent_layers,
-            lent_images=frozenset(locks.lent_images),
+            unreadable=tuple(unreadable),
+            lent=_others(layers.by_id, [lent.layers for lent in locks.lent], lambda layer: not layer.is_incomplete),
+            lent_images=_others(images.by_id, [lent.images for lent in locks.lent], lambda _: True),
+            lenders=locks.lent,
         )
 
 
@@ -118,14 +122,26 @@ def _readable(load: Callable[[], T], unreadable: list[Finding]) -> T | None:
     try:
         return load()
     except StoreCorruptError as error:
-        finding = Finding(
-            Damage.RECORDS_UNREADABLE, Subject.STORE, "", error.path or "", str(error.args[0]), Remedy.NONE
-        )
-        unreadable.append(finding)
+        unreadable.append(_unreadable(error))
         return None
 
 
-def _twice(rows: Rows[V]) -> list[str]:
+def _unreadable(error: StoreCorruptError) -> Finding:
+    return Finding(Damage.RECORDS_UNREADABLE, Subject.STORE, "", error.path or "", str(error.args[0]), Remedy.NONE)
+
+
+def _others(own: Mapping[str, V], lent: Iterable[Rows[V] | None], wanted: Callable[[V], bool]) -> dict[str, V]:
+    """What other stores lend that is not in the own one; the first store's first."""
+    found: dict[str, V] = {}
+    for rows in filter(None, lent):
+        for record in rows.by_id.values():
+            if record.id not in own and wanted(record):
+                found.setdefault(record.id, record)
+    return found
+
+
+def ids_that_come_twice(rows: Rows[V]) -> list[str]:
+    """The IDs of which a table has two records or more."""
     ids = Counter(str(raw["id"]) for raw in (*rows.stable, *rows.volatile))
     return [record_id for record_id, number in ids.items() if number > 1]
 

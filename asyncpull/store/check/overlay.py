@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from asyncpull.store.check.findings import Damage, Finding, Remedy, Subject
 from asyncpull.store.driver.overlay import is_link_name, new_link
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, sync_file, write_new
+from asyncpull.store.layers import MAX_LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,17 +58,30 @@ def read_short_names(driver: Driver, names: Iterable[str]) -> dict[str, str]:
     return targets
 
 
+def read_lent_names(driver: Driver, inventory: Inventory) -> dict[str, str]:
+    """The same for all links of the stores that lend. Raises StoreError."""
+    targets: dict[str, str] = {}
+    for lent in inventory.lenders:
+        links = lent.store.graph_root / driver.name / "l"
+        with disk_errors(links):
+            targets |= {path.name: os.readlink(path) for path in links.glob("*") if path.is_symlink()}
+    return targets
+
+
 def check_stack(
     inventory: Inventory,
     stack: Mapping[str, StackFiles],
     short_names: Mapping[str, str],
-    lent: Mapping[str, StackFiles],
+    lent_names: Mapping[str, str],
 ) -> list[Finding]:
-    """What is wrong with the files of overlay's layers, some of which may stand on lent ones; pure."""
+    """What is wrong with the files of overlay's layers, some of which may stand on lent ones; pure.
+
+    ``short_names`` lead to the layers of ``stack``, ``lent_names`` to others that they may stand on.
+    """
     found: list[Finding] = []
     # A name that a layer claims counts also where its symbolic link is missing: that is a finding of its own.
-    owners = {name: _layer_of(target) for name, target in short_names.items()}
-    owners |= {files.link: each for each, files in (*lent.items(), *stack.items()) if is_link_name(files.link)}
+    owners = {name: _layer_of(target) for name, target in (*lent_names.items(), *short_names.items())}
+    owners |= {files.link: each for each, files in stack.items() if is_link_name(files.link)}
     for layer_id, files in stack.items():
         found += _check_layer(inventory, layer_id, files, short_names, owners)
     claimed = {files.link for files in stack.values()}
@@ -120,7 +134,7 @@ def _check_layer(
     short_names: Mapping[str, str],
     owners: Mapping[str, str],
 ) -> Iterator[Finding]:
-    if inventory.layers[layer_id].is_incomplete:
+    if _record(inventory, layer_id).is_incomplete:
         return
     if "diff" not in files.parts:
         yield _finding(Damage.TREE_MISSING, layer_id, files.path / "diff", "its tree is missing", Remedy.REMOVE)
@@ -138,6 +152,9 @@ def _check_layer(
     below = _below(inventory, layer_id)
     if below is not None:
         yield from _check_lower(layer_id, files, below, owners)
+        if len(below) > MAX_LAYERS:
+            message = f"it stands on {len(below)} layers, and nobody mounts more than {MAX_LAYERS}"
+            yield _finding(Damage.TOO_MANY_LAYERS, layer_id, files.path, message, Remedy.NONE)
 
 
 def _check_lower(
@@ -176,21 +193,26 @@ def _write_lower(directory: Path, below: Sequence[str], links: Mapping[str, str]
             (directory / name).unlink(missing_ok=True)
 
 
+def _record(inventory: Inventory, layer_id: str) -> LayerRecord:
+    return inventory.layers.get(layer_id) or inventory.lent[layer_id]
+
+
 def _parts_of(inventory: Inventory, layer_id: str) -> tuple[str, ...]:
-    layer = inventory.layers[layer_id]
+    layer = _record(inventory, layer_id)
     stands_on = layer.parent or _template(inventory, layer)
     return ("work", "merged") if stands_on else ("work", "merged", "empty")
 
 
 def _below(inventory: Inventory, layer_id: str) -> list[str] | None:
     """The layers below one, the nearest first; None if a record is missing."""
-    layer = inventory.layers[layer_id]
+    layer = _record(inventory, layer_id)
     below: list[str] = []
     while following := _template(inventory, layer) or layer.parent:
-        if following not in inventory.layers or following in below:
+        found = inventory.layer(following)
+        if found is None or following in below:
             return None
         below.append(following)
-        layer = inventory.layers[following]
+        layer = found
     return below
 
 
@@ -200,7 +222,7 @@ def _template(inventory: Inventory, layer: LayerRecord) -> str | None:
         return None
     twins = (
         other.id
-        for other in inventory.layers.values()
+        for other in (*inventory.layers.values(), *inventory.lent.values())
         if not other.is_id_mapped and (other.diff_digest, other.parent) == (layer.diff_digest, layer.parent)
     )
     return next(twins, None)

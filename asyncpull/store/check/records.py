@@ -129,7 +129,7 @@ def _images(inventory: Inventory) -> Iterator[Finding]:
 
 def _containers(inventory: Inventory) -> Iterator[Finding]:
     for container in inventory.containers.values():
-        if container.image and container.image not in inventory.images.keys() | inventory.lent_images:
+        if container.image and container.image not in inventory.images.keys() | inventory.lent_images.keys():
             message = f"its image {container.image} is not recorded"
             yield Finding(Damage.CONTAINER_IMAGE_MISSING, Subject.CONTAINER, container.id, "", message, Remedy.FORCE)
         if container.layer not in inventory.layers:
