@@ -13,7 +13,7 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Self
 
-from asyncpull.progress import Dropped, ExtractAdvanced, FetchAdvanced
+from asyncpull.progress import Dropped, ExtractAdvanced, FetchAdvanced, PutAdvanced
 
 if TYPE_CHECKING:
     from asyncpull.progress import Event, Reporter
@@ -79,7 +79,7 @@ class EventStream:
         self._changed.set()
 
     def _miss(self, event: Event | None) -> None:
-        if event is not None and not isinstance(event, FetchAdvanced | ExtractAdvanced):
+        if event is not None and not isinstance(event, FetchAdvanced | ExtractAdvanced | PutAdvanced):
             self._dropped += 1
 
     def end(self) -> None:

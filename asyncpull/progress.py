@@ -17,6 +17,17 @@ Events about a layer name it by its blob ``digest``. Sizes and positions are in 
       LockAwaited*                      anywhere: another program keeps a lock for long
     PullCompleted | PullFailed
     Mounted  Unmounted                  of Puller.mounted, after PullCompleted
+
+What a copy to another place tells, where ``pull`` is the number of the copy within its Copier; a copy into a store is a
+pull, and tells what a pull tells::
+
+    CopyStarted
+      CopyResolved*                     a manifest is here, and what is to be done for it is known
+      LayerReused                       the destination has this blob already
+      FetchStarted  FetchServed*  FetchAdvanced*  FetchRetried*  FetchCompleted
+      PutStarted  PutAdvanced*  PutCompleted              beside the fetching, if there is one
+      CommitStarted  CommitCompleted
+    CopyCompleted | CopyFailed
 """
 
 from __future__ import annotations
@@ -185,6 +196,62 @@ class PullCompleted(Event):
 @dataclass(frozen=True, slots=True)
 class PullFailed(Event):
     """The pull ended in an error, or was cancelled; ``reason`` is one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStarted(Event):
+    """A copy to ``destination`` was asked for."""
+
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResolved(Event):
+    """The manifest ``digest`` is to be copied, whose ``blobs`` have ``bytes_to_copy`` bytes together."""
+
+    digest: str
+    blobs: int
+    bytes_to_copy: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutStarted(Event):
+    """The destination is given a blob of ``size`` bytes."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutAdvanced(Event):
+    """The destination has taken the first ``position`` bytes of the blob."""
+
+    digest: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutCompleted(Event):
+    """The destination has the blob, verified."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyCompleted(Event):
+    """The copy ended well, after ``seconds``; ``digest`` is what it has at the destination."""
+
+    digest: str
+    bytes_copied: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFailed(Event):
+    """The copy ended in an error, or was cancelled; ``reason`` is one line."""
 
     reason: str
 

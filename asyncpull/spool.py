@@ -94,6 +94,23 @@ async def remove_spool(root: Path, digest: Digest) -> bool:
     return await asyncio.to_thread(_remove, spool_directory(root, digest))
 
 
+async def move_spooled(root: Path, digest: Digest, fd: int, path: Path) -> bool:
+    """Make the complete blob that ``fd`` is open on the file ``path``, synced and readable to all, by moving it there.
+
+    Its spool is gone then. False, and nothing done, where another process has moved or removed it already, or where
+    ``path`` is on another file system. Waits for a process that has the spool. Raises StoreError.
+    """
+    directory = spool_directory(root, digest)
+    loop = asyncio.get_running_loop()
+    syncing = loop.run_in_executor(None, _publish, fd, path)
+    await finish(syncing)
+    syncing.result()
+    async with _owned(root, directory):
+        moving = loop.run_in_executor(None, _move, directory, fd, path)
+        await finish(moving)
+        return moving.result()
+
+
 async def sweep_spools(root: Path, older_than_seconds: float) -> int:
     """Remove the spools that nobody receives and that nothing came into for so long: how many. Raises StoreError."""
     return await asyncio.to_thread(_sweep, root, time.time() - older_than_seconds)
@@ -314,6 +331,30 @@ def _unlink(directory: Path) -> None:
             # Somebody who waited for the lock may be making it anew.
             if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
                 raise
+
+
+def _publish(fd: int, path: Path) -> None:
+    """What takes its time, before the lock."""
+    with store_errors(path):
+        os.fchmod(fd, 0o644)
+        os.fsync(fd)
+
+
+def _move(directory: Path, fd: int, path: Path) -> bool:
+    """Move a blob out of a spool whose lock is held, if it is the one that ``fd`` is open on."""
+    with store_errors(path):
+        is_there = _is_at(directory / "blob", fd)
+        if not is_there and (directory / "blob").exists():
+            return False  # somebody receives it anew
+        if is_there:
+            try:
+                os.rename(directory / "blob", path)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                return False
+    _unlink(directory)
+    return is_there
 
 
 def _remove(directory: Path) -> bool:

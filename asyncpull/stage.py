@@ -10,20 +10,11 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
-from asyncpull.errors import (
-    AsyncpullError,
-    DigestMismatchError,
-    IntegrityError,
-    LayerError,
-    NotInStoreError,
-    SourceError,
-    StoreCorruptError,
-    StoreError,
-)
+from asyncpull.errors import IntegrityError, NotInStoreError, StoreCorruptError, StoreError
 from asyncpull.extract.pool import BlobFront
 from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted, ReapplyJob
+from asyncpull.fetch.afresh import use_fetched
 from asyncpull.fetch.fetcher import NotWantedError
-from asyncpull.fetch.suspects import Suspects
 from asyncpull.log import Log
 from asyncpull.plan import LayerAction, PulledImage, PulledLayer
 from asyncpull.progress import (
@@ -41,12 +32,12 @@ from asyncpull.progress import (
     VerifyStarted,
 )
 from asyncpull.spec.digest import Digest
-from asyncpull.spec.source import Fault
 from asyncpull.store.staging import NewImage, NewLayer
 from asyncpull.waiting import run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from asyncpull.extract.pool import WorkerPool
     from asyncpull.fetch.fetcher import Fetcher, FetchingBlob
@@ -223,54 +214,31 @@ class LayerStager:
             raise NotInStoreError(f"layer {other} is not there to be copied", hint="pull the image again") from error
 
     async def _fetch(self, step: LayerStep) -> StagedStep:
-        """Fetch and extract a layer; where its digest is wrong, again from one endpoint alone (fetch/suspects.py)."""
-        suspects = Suspects()
-        origin: str | None = None
-        failure: AsyncpullError | None = None
-        while True:
-            try:
-                return await self._fetch_from(step, suspects, origin, afresh=failure is not None)
-            except (IntegrityError, LayerError) as error:
-                await self.fetcher.discard(step.blob.digest)
-                if not isinstance(error, DigestMismatchError):
-                    raise
-                failure = error
-            except SourceError as error:
-                if origin is None or failure is None:
-                    raise
-                _log.warning("an endpoint asked alone does not give the blob", endpoint=origin, reason=str(error))
-                suspects.add((), alone=origin)
-            origin = suspects.next(self.source.origins)
-            if origin is None:
-                raise failure
-            _log.warning("a blob is fetched again from one endpoint alone", endpoint=origin, reason=str(failure))
-
-    async def _fetch_from(self, step: LayerStep, suspects: Suspects, origin: str | None, *, afresh: bool) -> StagedStep:
-        """Fetch and extract a layer from ``origin`` alone, if that is given, and say who sent wrong bytes of it."""
+        """Fetch and extract a layer; where its digest is wrong, again from one endpoint alone (fetch/afresh.py)."""
         digest = str(step.blob.digest)
         front = BlobFront(step.blob.size)
-        async with self.fetcher.open(
-            step.blob,
-            self.source,
-            on_front=self._teller(FetchAdvanced, step.blob, front.advance),
-            on_retry=lambda reason, delay: self.tell(FetchRetried, digest=digest, reason=reason, delay=delay),
-            on_origin=lambda origin: self.tell(FetchServed, digest=digest, origin=origin),
-            still_wanted=lambda: self._is_still_missing(step),
-            afresh=afresh,
-            origin=origin,
-        ) as blob:
+
+        def opening(origin: str | None, afresh: bool) -> AbstractAsyncContextManager[FetchingBlob]:
+            nonlocal front
+            front = BlobFront(step.blob.size)
+            return self.fetcher.open(
+                step.blob,
+                self.source,
+                on_front=self._teller(FetchAdvanced, step.blob, front.advance),
+                on_retry=lambda reason, delay: self.tell(FetchRetried, digest=digest, reason=reason, delay=delay),
+                on_origin=lambda origin: self.tell(FetchServed, digest=digest, origin=origin),
+                still_wanted=lambda: self._is_still_missing(step),
+                afresh=afresh,
+                origin=origin,
+            )
+
+        async def use(blob: FetchingBlob) -> StagedStep:
             front.advance(blob.front)
             self.tell(FetchStarted, digest=digest, size=step.blob.size, position=blob.front)
-            try:
-                staged, extracted = await self._extract(step, blob, front)
-            except DigestMismatchError:
-                records = await self.fetcher.records(step.blob.digest)
-                suspects.add(records, alone=origin, resumed=blob.resumed > 0)
-                raise
-            for liar in await asyncio.to_thread(suspects.liars, blob.differs):
-                _log.warning("an endpoint sent wrong bytes", endpoint=liar, blob=digest)
-                self.source.blame(liar, Fault.CORRUPT)
+            staged, extracted = await self._extract(step, blob, front)
             return self._staged_step(step, staged, extracted, blob)
+
+        return await use_fetched(self.fetcher, step.blob, self.source, opening, use)
 
     async def _extract(self, step: LayerStep, blob: FetchingBlob, front: BlobFront) -> tuple[StagedLayer, Extracted]:
         """Have a worker extract the blob while it arrives."""

@@ -1,0 +1,211 @@
+"""The blobs of one copy, moved side by side: each once, and none that the destination has.
+
+A blob goes, by the first of these that there is:
+
+1. nowhere: the destination has it, or can have it from another repository of the same registry
+2. through memory, if it is small
+3. out of the file in which it lies at a local source
+4. through a spool, while it is received from a registry; a copy that ends too early is resumed from there
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from asyncpull.content import FileContent, Front, HeldContent, fetched, lying, received
+from asyncpull.fetch.afresh import use_fetched
+from asyncpull.fetch.fetcher import NotWantedError
+from asyncpull.progress import (
+    FetchAdvanced,
+    FetchCompleted,
+    FetchRetried,
+    FetchServed,
+    FetchStarted,
+    LayerReused,
+    PutAdvanced,
+    PutCompleted,
+    PutStarted,
+)
+from asyncpull.source.local import LocalSource
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from asyncpull.fetch.fetcher import Fetcher, FetchingBlob
+    from asyncpull.progress import Teller
+    from asyncpull.spec.destination import Content, Destination
+    from asyncpull.spec.digest import Digest
+    from asyncpull.spec.manifest import Descriptor
+    from asyncpull.spec.source import Source
+
+# Below this a blob is not worth a file.
+HELD_BYTES = 256 << 10
+
+# An event about a blob for every so many bytes of it, or every hundredth of it if that is more.
+_TELL_BYTES = 256 << 10
+
+
+class Transfer:
+    """Moves blobs from ``source`` to ``destination``, at most ``at_once`` at a time.
+
+    ``fetcher`` receives what comes from registries into spools in ``room``, a directory in which files without a name
+    can be made too. ``repositories`` are where a registry may have the blobs, as ``domain/path``. ``bytes_copied``
+    counts the bytes that the destination was given.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        destination: Destination,
+        fetcher: Fetcher,
+        room: Path,
+        tell: Teller,
+        *,
+        repositories: tuple[str, ...] = (),
+        at_once: int = 6,
+    ) -> None:
+        self.source, self.destination, self.room, self.tell = source, destination, room, tell
+        self._fetcher = fetcher
+        self._repositories = repositories
+        self._slots = asyncio.Semaphore(at_once)
+        self._jobs: dict[Digest, asyncio.Future[None]] = {}
+        self.bytes_copied = 0
+
+    async def bring(self, blob: Descriptor) -> None:
+        """Have a blob at the destination as it is. Raises SourceError, IntegrityError, StoreError."""
+        await self._once(blob.digest, lambda: self._bring(blob))
+
+    async def put(self, blob: Descriptor, content: Content) -> None:
+        """Give the destination what was made here. Raises SourceError, StoreError."""
+        await self._once(blob.digest, lambda: self._put_new(blob, content))
+
+    @asynccontextmanager
+    async def content(self, blob: Descriptor) -> AsyncIterator[FileContent]:
+        """A blob of the source to be read here. Raises SourceError, IntegrityError, StoreError."""
+        if isinstance(self.source, LocalSource):
+            async with lying(self.source, blob) as content:
+                yield content
+        elif not self.source.registry:
+            async with received(self.source, blob, self.room) as content:
+                yield content
+        else:
+            front = Front(0, blob.size)
+            async with (
+                self._opened(blob, front, None, afresh=False) as fetching,
+                fetched(fetching, front, self.room) as content,
+            ):
+                yield content
+
+    async def _once(self, digest: Digest, work: Callable[[], Awaitable[None]]) -> None:
+        """Do ``work`` for a blob unless that is done, or being done; who comes second fails with the first."""
+        job = self._jobs.get(digest)
+        if job is not None:
+            await asyncio.wait((job,))
+            job.result()
+            return
+        job = self._jobs[digest] = asyncio.get_running_loop().create_future()
+        try:
+            async with self._slots:
+                await work()
+        except BaseException:
+            del self._jobs[digest]
+            job.cancel()
+            raise
+        job.set_result(None)
+
+    async def _bring(self, blob: Descriptor) -> None:
+        if await self._is_there(blob):
+            self.tell(LayerReused, digest=str(blob.digest), size=blob.size)
+            return
+        if blob.size <= HELD_BYTES:
+            held = HeldContent(await self.source.blob_bytes(blob, HELD_BYTES))
+            await self._put(blob, held)
+        elif isinstance(self.source, LocalSource):
+            async with lying(self.source, blob, self._teller(PutAdvanced, blob)) as content:
+                await self._put(blob, content)
+        elif not self.source.registry:
+            async with received(self.source, blob, self.room, self._teller(PutAdvanced, blob)) as content:
+                await self._put(blob, content)
+        else:
+            await self._fetch(blob)
+
+    async def _is_there(self, blob: Descriptor) -> bool:
+        if await self.destination.has_blob(blob):
+            return True
+        return bool(self._repositories) and await self.destination.mount_blob(blob, self._repositories)
+
+    async def _put_new(self, blob: Descriptor, content: Content) -> None:
+        if await self.destination.has_blob(blob):
+            self.tell(LayerReused, digest=str(blob.digest), size=blob.size)
+        else:
+            await self._put(blob, content)
+
+    async def _put(self, blob: Descriptor, content: Content) -> None:
+        self.tell(PutStarted, digest=str(blob.digest), size=blob.size)
+        await self.destination.put_blob(blob, content)
+        self.bytes_copied += blob.size
+        self.tell(PutCompleted, digest=str(blob.digest), size=blob.size)
+
+    async def _fetch(self, blob: Descriptor) -> None:
+        """Put a blob while it is received; where its digest is wrong, again from one endpoint alone."""
+        front = Front(0, blob.size)
+
+        def opening(origin: str | None, afresh: bool) -> AbstractAsyncContextManager[FetchingBlob]:
+            nonlocal front
+            front = Front(0, blob.size)
+            return self._opened(blob, front, origin, afresh=afresh)
+
+        async def use(fetching: FetchingBlob) -> None:
+            self.tell(FetchStarted, digest=str(blob.digest), size=blob.size, position=fetching.front)
+            async with fetched(fetching, front, self.room, self._teller(PutAdvanced, blob)) as content:
+                await self._put(blob, content)
+            self.tell(FetchCompleted, digest=str(blob.digest), size=blob.size)
+
+        try:
+            await use_fetched(self._fetcher, blob, self.source, opening, use)
+        except NotWantedError:  # another process has brought it while this waited for its turn
+            self.tell(LayerReused, digest=str(blob.digest), size=blob.size)
+        else:
+            await self._fetcher.discard(blob.digest)
+
+    def _opened(
+        self, blob: Descriptor, front: Front, origin: str | None, *, afresh: bool
+    ) -> AbstractAsyncContextManager[FetchingBlob]:
+        digest = str(blob.digest)
+
+        async def is_missing() -> bool:
+            return not await self.destination.has_blob(blob)
+
+        return self._fetcher.open(
+            blob,
+            self.source,
+            on_front=self._teller(FetchAdvanced, blob, front.advance),
+            on_retry=lambda reason, delay: self.tell(FetchRetried, digest=digest, reason=reason, delay=delay),
+            on_origin=lambda origin: self.tell(FetchServed, digest=digest, origin=origin),
+            still_wanted=is_missing,
+            afresh=afresh,
+            origin=origin,
+        )
+
+    def _teller(
+        self,
+        event: type[FetchAdvanced | PutAdvanced],
+        blob: Descriptor,
+        also: Callable[[int], None] = lambda position: None,
+    ) -> Callable[[int], None]:
+        """A listener that tells of a blob's progress now and then, and hands every position to ``also``."""
+        stride = max(_TELL_BYTES, blob.size // 100)
+        told = 0
+
+        def listen(position: int) -> None:
+            nonlocal told
+            also(position)
+            if position - told >= stride or position == blob.size:
+                told = position
+                self.tell(event, digest=str(blob.digest), position=position)
+
+        return listen
