@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.access import Access
 from asyncpull.errors import UsageError
+from asyncpull.spec.location import DirectoryLocation, LayoutArchiveLocation, LayoutLocation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -43,5 +44,17 @@ async def _open(
     opened: AsyncExitStack,
 ) -> Destination:
     match location:
+        case LayoutLocation():
+            from asyncpull.destination.layout import open_layout
+
+            return await opened.enter_async_context(open_layout(location, access.shared_blobs))
+        case LayoutArchiveLocation():
+            from asyncpull.destination.layoutarchive import open_layout_archive
+
+            return await opened.enter_async_context(open_layout_archive(location))
+        case DirectoryLocation():
+            from asyncpull.destination.directory import open_directory
+
+            return await opened.enter_async_context(open_directory(location))
         case _:
             raise UsageError(f"{location}: nothing can be written to {location.transport}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.access import Access
 from asyncpull.errors import UsageError
-from asyncpull.spec.location import RegistryLocation
+from asyncpull.spec.location import DirectoryLocation, LayoutArchiveLocation, LayoutLocation, RegistryLocation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,5 +40,18 @@ async def _open(location: Location, access: Access, client: RegistryClient | Non
             if client is None:
                 client = await opened.enter_async_context(RegistryClient(access.registry, retry=access.retry))
             return RegistrySource(client, location.reference)
+        case LayoutLocation():
+            from asyncpull.source.layout import LayoutSource
+
+            return LayoutSource(location, access.shared_blobs)
+        case LayoutArchiveLocation():
+            from asyncpull.memberindex import open_members
+            from asyncpull.source.layoutarchive import LayoutArchiveSource
+
+            return LayoutArchiveSource(location, await opened.enter_async_context(open_members(location.path)))
+        case DirectoryLocation():
+            from asyncpull.source.directory import DirectorySource
+
+            return DirectorySource(location)
         case _:
             raise UsageError(f"{location}: nothing can be read from {location.transport}")

@@ -17,27 +17,32 @@ if TYPE_CHECKING:
 TEMPORARY = ".tmp-"
 """How the names of files begin that are not whole yet."""
 
+ELSEWHERE = "choose another place with --root, or run as the owner of this one"
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the body into NoSpaceError, StoreWriteError or StoreError; ``path`` if it names no file."""
+def disk_errors(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Turn an OSError of the body into NoSpaceError, StoreWriteError or StoreError; ``path`` if it names no file.
+
+    ``elsewhere`` is the hint where one may not write.
+    """
     try:
         yield
     except OSError as error:
-        raise translated(error, path) from error
+        raise translated(error, path, elsewhere) from error
 
 
-def translated(error: OSError, path: Path) -> StoreError:
-    """The error of the tree that says what ``error`` means for a store."""
+def translated(error: OSError, path: Path, elsewhere: str = ELSEWHERE) -> StoreError:
+    """The error of the tree that says what ``error`` means for a store, or for what else is written."""
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(path)
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return NoSpaceError(reason, where, "free some space or inodes on this file system")
     if error.errno in _REFUSED:
-        return StoreWriteError(reason, where, "choose another place with --root, or run as the owner of this one")
+        return StoreWriteError(reason, where, elsewhere)
     return StoreError(reason, where)
 
 

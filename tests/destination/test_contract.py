@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncpull.destination.opening import open_destination
 from asyncpull.errors import DigestMismatchError, NotFoundError, UnavailableError
+from asyncpull.source.opening import open_source
 from asyncpull.spec.digest import Digest
+from asyncpull.spec.location import parse_location
 from asyncpull.spec.manifest import CONFIG_LIMIT, Manifest, parse_document
 from asyncpull.spec.source import SourceDocument
 from tests.support import images, tars
@@ -42,7 +45,20 @@ class Goal:
     overwrites: bool = True
 
 
-GOALS: dict[str, Goal] = {}
+def at(form: str) -> Goal:
+    """A transport whose locations say it all; ``form`` has the directory as ``{}``."""
+    return Goal(
+        lambda place: open_destination(parse_location(form.format(place))),
+        lambda place: open_source(parse_location(form.format(place))),
+    )
+
+
+GOALS = {
+    "oci": at("oci:{}/layout:name"),
+    "oci without a name": at("oci:{}/layout"),
+    "oci-archive": at("oci-archive:{}/archive:name"),
+    "dir": at("dir:{}/directory"),
+}
 
 
 def image(comment: str = "", architecture: str = "amd64") -> images.Image:

@@ -5,6 +5,7 @@ A transport takes part with an ``Offer`` in ``OFFERS``: how an image becomes som
 
 from __future__ import annotations
 
+import tarfile
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ from asyncpull.errors import DocumentTooLargeError, IntegrityError, NotFoundErro
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.retry import RetryPolicy
+from asyncpull.source.opening import open_source
 from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
+from asyncpull.spec.location import parse_location
 from asyncpull.spec.manifest import CONFIG_LIMIT, Descriptor, Index, Manifest, parse_document
 from asyncpull.spec.reference import parse_reference
 from tests.support import images, tars
@@ -51,7 +54,35 @@ async def offered_by_registry(place: Path, target: Target) -> AsyncIterator[Sour
         yield RegistrySource(client, parse_reference(registry.add_image("a/b", "1", target)))
 
 
-OFFERS = {"docker": Offer(offered_by_registry)}
+@asynccontextmanager
+async def offered_by_layout(place: Path, target: Target) -> AsyncIterator[Source]:
+    images.write_layout(place / "layout", {"other": image("s390x"), "1": target})
+    async with open_source(parse_location(f"oci:{place}/layout:1")) as source:
+        yield source
+
+
+@asynccontextmanager
+async def offered_by_layout_archive(place: Path, target: Target) -> AsyncIterator[Source]:
+    images.write_layout(place / "layout", {"1": target})
+    with tarfile.open(place / "archive", "w") as archive:
+        archive.add(place / "layout", ".")
+    async with open_source(parse_location(f"oci-archive:{place}/archive:1")) as source:
+        yield source
+
+
+@asynccontextmanager
+async def offered_by_directory(place: Path, target: Target) -> AsyncIterator[Source]:
+    images.write_directory(place / "directory", target)
+    async with open_source(parse_location(f"dir:{place}/directory")) as source:
+        yield source
+
+
+OFFERS = {
+    "docker": Offer(offered_by_registry),
+    "oci": Offer(offered_by_layout),
+    "oci-archive": Offer(offered_by_layout_archive),
+    "dir": Offer(offered_by_directory),
+}
 
 
 def image(architecture: str = "amd64") -> images.Image:

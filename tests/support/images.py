@@ -178,5 +178,18 @@ def write_layout(directory: Path, tags: Mapping[str, Image | Index]) -> None:
     (directory / "index.json").write_bytes(_json({"schemaVersion": 2, "manifests": descriptors}))
 
 
+def write_directory(directory: Path, target: Image | Index) -> None:
+    """Write what podman and skopeo read as ``dir:DIRECTORY``."""
+    directory.mkdir(parents=True)
+    (directory / "version").write_bytes(b"Directory Transport Version: 1.1\n")
+    (directory / "manifest.json").write_bytes(target.manifest.data)
+    for each in target.images if isinstance(target, Index) else (target,):
+        for blob in each.blobs:
+            (directory / blob.digest.removeprefix("sha256:")).write_bytes(blob.data)
+        if isinstance(target, Index):
+            name = each.manifest.digest.removeprefix("sha256:")
+            (directory / f"{name}.manifest.json").write_bytes(each.manifest.data)
+
+
 def _json(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
