@@ -36,27 +36,47 @@ class Descriptor:
     platform: Platform | None = None
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     urls: tuple[str, ...] = ()
+    artifact_type: str = ""
+
+    @property
+    def is_zstd(self) -> bool:
+        """Whether an index says that this instance has layers of zstd."""
+        return self.annotations.get(mediatype.ZSTD_ANNOTATION) == "true"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One image for one platform: its config and its layers, the base layer first."""
+    """One image for one platform: its config and its layers, the base layer first; or an artifact of the same form.
+
+    ``subject`` is what an artifact says that it is about.
+    """
 
     raw: bytes = field(repr=False)
     media_type: str
     digest: Digest
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    artifact_type: str = ""
+    subject: Descriptor | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether its config is that of an image; else its layers may be anything at all."""
+        return mediatype.is_config(self.config.media_type)
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Manifests of one image for several platforms."""
+    """Manifests of one image for several platforms, or of anything else; it may list further indexes."""
 
     raw: bytes = field(repr=False)
     media_type: str
     digest: Digest
     manifests: tuple[Descriptor, ...]
+    artifact_type: str = ""
+    subject: Descriptor | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,34 +106,55 @@ class ImageConfig:
         )
 
 
-def parse_document(raw: bytes, media_type: str | None = None) -> Manifest | Index:
+def parse_document(
+    raw: bytes, media_type: str | None = None, digest: Digest | None = None, *, with_artifacts: bool = False
+) -> Manifest | Index:
     """Parse a manifest or an index.
 
-    ``media_type`` is what the source said; parameters after ``;`` are dropped. A ``mediaType`` inside the document
-    wins, as with every client, and what both leave open is told from the keys. Raises DocumentError.
+    ``media_type`` is what the source said; parameters after ``;`` are dropped. A ``mediaType`` inside the document has
+    to agree with it, if both say something that is known, and what both leave open is told from the keys. ``digest``
+    is the verified digest, computed if not given. An artifact, or an image with layers that cannot be extracted, is
+    refused unless it ``with_artifacts``, as a copy takes it. Raises DocumentError.
     """
     document = Fields.from_bytes(raw, "manifest")
     kind = _kind(document, media_type)
-    digest = Digest.of(raw)
+    digest = digest or Digest.of(raw)
+    artifact_type, subject, annotations = document.get("artifactType", str, ""), _subject(document), _notes(document)
     if mediatype.is_index(kind):
-        return Index(raw, kind, digest, tuple(_descriptor(*entry) for entry in document.array("manifests")))
+        manifests = tuple(_descriptor(*entry) for entry in document.array("manifests"))
+        return Index(raw, kind, digest, manifests, artifact_type, subject, annotations)
     config = _descriptor(document.get("config", dict), "manifest.config")
-    if not mediatype.is_config(config.media_type):
+    if not with_artifacts and not mediatype.is_config(config.media_type):
         raise DocumentError(
             f"manifest {digest}: its config has the media type {config.media_type!r}, which is no image config",
             "this is an artifact, not an image that can be stored and run",
         )
-    layers = tuple(_layer(*entry) for entry in document.array("layers"))
-    return Manifest(raw, kind, digest, config, layers)
+    read_layer = _descriptor if with_artifacts else _layer
+    layers = tuple(read_layer(*entry) for entry in document.array("layers"))
+    return Manifest(raw, kind, digest, config, layers, artifact_type, subject, annotations)
+
+
+def is_schema1(raw: bytes, media_type: str | None = None) -> bool:
+    """Whether a document is a manifest of Docker's schema 1, which ``asyncpull.spec.schema1`` reads."""
+    inside, outside, version = _claims(Fields.from_bytes(raw, "manifest"), media_type)
+    if any(mediatype.is_index(each) or mediatype.is_manifest(each) for each in (inside, outside)):
+        return False
+    return version == 1 or mediatype.is_schema1(inside or outside)
+
+
+def _claims(document: Fields, said: str | None) -> tuple[str, str, int]:
+    """What the document says that it is, what its source says, and its version."""
+    outside = (said or "").split(";")[0].strip().lower()
+    return document.get("mediaType", str, ""), outside, document.get("schemaVersion", int, 0)
 
 
 def _kind(document: Fields, said: str | None) -> str:
-    inside = document.get("mediaType", str, "")
-    outside = (said or "").split(";")[0].strip().lower()
-    for media_type in (inside, outside):
-        if mediatype.is_index(media_type) or mediatype.is_manifest(media_type):
-            return _unambiguous(document, media_type)
-    version = document.get("schemaVersion", int, 0)
+    inside, outside, version = _claims(document, said)
+    known = [each for each in (inside, outside) if mediatype.is_index(each) or mediatype.is_manifest(each)]
+    if len(set(known)) > 1:
+        raise DocumentError(f"document of media type {inside} was sent as {outside}", "one of them is wrong")
+    if known:
+        return _unambiguous(document, known[0])
     if version == 1:
         raise DocumentError("manifest is of Docker's schema 1", "push the image again with a current tool")
     if inside or version != 2:
@@ -128,6 +169,16 @@ def _unambiguous(document: Fields, media_type: str) -> str:
     if both:
         raise DocumentError(f"document of media type {media_type} has the foreign key {both[0]!r}")
     return media_type
+
+
+def _subject(document: Fields) -> Descriptor | None:
+    subject = document.get("subject", dict, None)
+    return None if subject is None else _descriptor(subject, f"{document.where}.subject")
+
+
+def _notes(document: Fields) -> Mapping[str, str]:
+    annotations = document.get("annotations", dict, {})
+    return {key: text for key, text in annotations.items() if isinstance(text, str)}
 
 
 def _layer(value: object, where: str) -> Descriptor:
@@ -154,14 +205,14 @@ def _descriptor(value: object, where: str) -> Descriptor:
     if size < 0:
         raise DocumentError(f"{where}.size is negative")
     platform = entry.get("platform", dict, None)
-    annotations = entry.get("annotations", dict, {})
     return Descriptor(
         media_type=entry.get("mediaType", str, ""),
         digest=_digest(entry.get("digest", str), f"{where}.digest"),
         size=size,
         platform=None if platform is None else _platform(Fields(platform, f"{where}.platform")),
-        annotations={key: text for key, text in annotations.items() if isinstance(text, str)},
+        annotations=_notes(entry),
         urls=entry.texts("urls"),
+        artifact_type=entry.get("artifactType", str, ""),
     )
 
 

@@ -88,7 +88,7 @@ def acceptable_variants(wanted: Platform) -> tuple[str, ...]:
 
 
 def select_platform(descriptors: Sequence[Descriptor], wanted: Platform) -> Descriptor:
-    """The first instance that fits ``wanted`` best.
+    """The first instance that fits ``wanted`` best; of several alike, the first with layers of zstd.
 
     An instance that names no platform is taken only if none that does fits. Raises NoMatchingPlatformError, which
     lists what there is.
@@ -97,7 +97,9 @@ def select_platform(descriptors: Sequence[Descriptor], wanted: Platform) -> Desc
     for descriptor in descriptors:
         has = descriptor.platform
         if has and (has.os, has.architecture) == (wanted.os, wanted.architecture):
-            fitting.setdefault(has.variant, descriptor)
+            other = fitting.setdefault(has.variant, descriptor)
+            if descriptor.is_zstd and not other.is_zstd:
+                fitting[has.variant] = descriptor
     for variant in acceptable_variants(wanted):
         if variant in fitting:
             return fitting[variant]

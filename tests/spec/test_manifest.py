@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asyncpull.errors import DocumentError, InvalidDigestError
 from asyncpull.spec import mediatype
 from asyncpull.spec.digest import Digest
-from asyncpull.spec.manifest import ImageConfig, Index, Manifest, parse_document
+from asyncpull.spec.manifest import Descriptor, ImageConfig, Index, Manifest, is_schema1, parse_document
 
 DIGEST = str(Digest.of(b""))
 CONFIG = {"mediaType": mediatype.OCI_CONFIG, "digest": DIGEST, "size": 2}
@@ -110,3 +110,71 @@ def test_any_object_is_a_document_or_refused(document: dict[str, object]) -> Non
     raw = json.dumps(document).encode()
     with contextlib.suppress(DocumentError):
         assert parse_document(raw, mediatype.OCI_MANIFEST).raw == raw
+
+
+def test_an_artifact_only_for_who_takes_one() -> None:
+    subject = {"mediaType": mediatype.OCI_MANIFEST, "digest": DIGEST, "size": 5}
+    raw = manifest(
+        config={**CONFIG, "mediaType": mediatype.OCI_EMPTY},
+        layers=[{**LAYER, "mediaType": "text/plain"}],
+        artifactType="application/vnd.x",
+        subject=subject,
+        annotations={"a": "b"},
+    )
+    with pytest.raises(DocumentError, match="no image config"):
+        parse_document(raw)
+    artifact = parse_document(raw, with_artifacts=True)
+    assert isinstance(artifact, Manifest)
+    assert not artifact.is_image
+    assert artifact.artifact_type == "application/vnd.x"
+    assert artifact.subject == Descriptor(mediatype.OCI_MANIFEST, Digest.parse(DIGEST), 5)
+    assert artifact.annotations == {"a": "b"}
+
+
+def test_an_index_of_indexes_and_artifacts() -> None:
+    entries = [
+        {"mediaType": mediatype.OCI_INDEX, "digest": DIGEST, "size": 1},
+        {"mediaType": mediatype.OCI_MANIFEST, "digest": DIGEST, "size": 1, "artifactType": "application/vnd.x"},
+    ]
+    raw = json.dumps({"schemaVersion": 2, "manifests": entries, "artifactType": "t", "subject": entries[0]}).encode()
+    index = parse_document(raw)
+    assert isinstance(index, Index)
+    assert index.subject == index.manifests[0]
+    assert (index.artifact_type, index.manifests[1].artifact_type) == ("t", "application/vnd.x")
+
+
+def test_keeps_the_digest_that_was_verified() -> None:
+    digest = Digest.of(manifest(), "sha512")
+    assert parse_document(manifest(), digest=digest).digest == digest
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (manifest(), mediatype.DOCKER_MANIFEST),
+        (manifest(), mediatype.OCI_INDEX + "; charset=utf-8"),
+        (manifest(mediaType=mediatype.OCI_INDEX), mediatype.OCI_MANIFEST),
+        (manifest(mediaType=..., manifests=[]), None),
+        (manifest(mediaType=...), mediatype.OCI_INDEX),
+        (manifest(fsLayers=[]), None),
+    ],
+)
+def test_refuses_what_could_be_read_in_two_ways(raw: bytes, said: str | None) -> None:
+    for with_artifacts in (False, True):
+        with pytest.raises(DocumentError):
+            parse_document(raw, said, with_artifacts=with_artifacts)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said", "expected"),
+    [
+        (b'{"schemaVersion": 1}', None, True),
+        (b'{"schemaVersion": 1}', "application/json", True),
+        (b"{}", mediatype.DOCKER_SCHEMA1, True),
+        (manifest(), None, False),
+        (manifest(), mediatype.DOCKER_SCHEMA1_SIGNED, False),
+        (b'{"schemaVersion": 1}', mediatype.OCI_MANIFEST, False),
+    ],
+)
+def test_tells_schema_1(raw: bytes, said: str | None, expected: bool) -> None:
+    assert is_schema1(raw, said) is expected
