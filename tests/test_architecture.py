@@ -34,7 +34,7 @@ LEVELS = [
         "waiting",
     },
     {"copyplan", "estimate", "events", "http", "journal", "lockfile", "memberindex", "spool", "tarstream"},
-    {"registry", "fetch", "extract", "space", "store"},
+    {"recompression", "registry", "fetch", "extract", "space", "store"},
     {"access", "limits", "stage"},
     {"destination", "source"},
     {"content", "resolve"},
