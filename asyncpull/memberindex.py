@@ -16,11 +16,9 @@ read in two ways or was made to hurt somebody who unpacks it:
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import posixpath
 import stat
-import tempfile
 import threading
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -31,10 +29,8 @@ from asyncpull.errors import (
     DocumentTooLargeError,
     LayerError,
     MalformedLayerError,
-    NoSpaceError,
     NotFoundError,
     SourceError,
-    StoreError,
 )
 from asyncpull.layer.codec import Compression, Inflater, detect
 from asyncpull.layer.header import (
@@ -52,9 +48,13 @@ from asyncpull.layer.header import (
     parse_header,
 )
 from asyncpull.layer.pax import apply_records, is_sparse, parse_records
+from asyncpull.scratch import open_scratch, write_scratch
+from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from types import TracebackType
+    from typing import Self
 
 MEMBERS: Final = 100_000
 """How many members an archive of images may have, extension headers counted."""
@@ -65,7 +65,6 @@ STREAM_LIMIT: Final = 1 << 40
 _PIECE: Final = 1 << 20
 _EXTENSION_LIMIT: Final = 1 << 20
 _ZEROS: Final = bytes(BLOCK)
-_NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,9 @@ async def open_members(
     DocumentError for what is no such archive; errors name the path.
     """
     async with received(path, limit=limit) as fd:
-        yield await asyncio.to_thread(index_members, path, fd, follow_links=follow_links)
+        job = asyncio.ensure_future(asyncio.to_thread(index_members, path, fd, follow_links=follow_links))
+        await finish(job)  # a thread that reads a descriptor which is closed would read another file
+        yield job.result()
 
 
 @asynccontextmanager
@@ -315,34 +316,49 @@ def _receive(path: str, limit: int, stop: threading.Event) -> int:
 
 
 def _spooled(path: str, fd: int, limit: int, stop: threading.Event) -> int:
-    """Uncompress what comes out of ``fd`` into a file without a name. Raises DocumentError, NoSpaceError, OSError."""
-    inflater, received = Inflater(), 0
-    # Archives are large and /tmp is often memory, which is why containers/image takes /var/tmp too.
-    folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())
-    try:
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as out:
-            while data := os.read(fd, _PIECE):
-                for piece in inflater.feed(data):
-                    received += len(piece)
-                    if received > limit:
-                        raise DocumentTooLargeError(f"{path}: has more than {limit} bytes, which is the limit")
-                    _write(out.fileno(), piece, folder)
-                if stop.is_set():
-                    break
-            else:
-                inflater.close()
-            return os.dup(out.fileno())
-    except LayerError as error:
-        raise DocumentError(f"{path}: {error}") from error
+    """Uncompress what comes out of ``fd``, until ``stop`` is set. Raises as Reception, and OSError."""
+    with Reception(path, limit) as reception:
+        while (data := os.read(fd, _PIECE)) and not stop.is_set():
+            reception.feed(data)
+        if not stop.is_set():
+            reception.close()
+        return os.dup(reception.fd)
 
 
-def _write(fd: int, piece: bytes, folder: str) -> None:
-    """Write all of it. Raises NoSpaceError, StoreError."""
-    view = memoryview(piece)
-    try:
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as error:
-        kind = NoSpaceError if error.errno in _NO_SPACE else StoreError
-        hint = "set TMPDIR to a directory with more room"
-        raise kind(f"an archive cannot be received here: {error.strerror}", folder, hint) from error
+class Reception:
+    """What ``path`` names while it is received and uncompressed into a scratch file; methods block.
+
+    A context manager, with the end of which ``fd``, the file, is closed. More than ``limit`` bytes are refused.
+    """
+
+    def __init__(self, path: str, limit: int = STREAM_LIMIT) -> None:
+        self.fd = open_scratch()
+        self.size = 0
+        self._path, self._limit = path, limit
+        self._inflater = Inflater()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes. Raises DocumentError, DocumentTooLargeError, NoSpaceError, StoreWriteError."""
+        try:
+            for piece in self._inflater.feed(data):
+                self.size += len(piece)
+                if self.size > self._limit:
+                    raise DocumentTooLargeError(f"{self._path}: has more than {self._limit} bytes, which is the limit")
+                write_scratch(self.fd, piece)
+        except LayerError as error:
+            raise DocumentError(f"{self._path}: {error}") from error
+
+    def close(self) -> None:
+        """There are no more bytes. Raises DocumentError if that cannot be."""
+        try:
+            self._inflater.close()
+        except LayerError as error:
+            raise DocumentError(f"{self._path}: {error}") from error

@@ -1,0 +1,58 @@
+"""Files without a name, for large bytes that are needed for a while; no crash leaves them behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from asyncpull.errors import NoSpaceError, StoreError, StoreWriteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+_LARGE: Final = "/var/tmp"  # as containers/image does it: /tmp is often memory
+
+
+def scratch_directory() -> str:
+    """Where such files are: ``TMPDIR`` of the environment, or what the machine has for large temporary files."""
+    return os.environ.get("TMPDIR") or (_LARGE if os.access(_LARGE, os.W_OK | os.X_OK) else tempfile.gettempdir())
+
+
+def open_scratch() -> int:
+    """A descriptor of a new, empty file, for reading and writing; closing it is all there is to do.
+
+    Raises StoreError.
+    """
+    directory = scratch_directory()
+    with writing(directory), tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        return os.dup(file.fileno())
+
+
+def write_scratch(fd: int, data: bytes) -> None:
+    """Append to a scratch file; blocks. Raises NoSpaceError, StoreWriteError."""
+    view = memoryview(data)
+    with writing(scratch_directory(), "set TMPDIR to a directory with more room"):
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+@contextmanager
+def writing(path: Path | str, hint: str = "free some space, or write to another file system") -> Iterator[None]:
+    """Turn an OSError of the body, which writes ``path``, into NoSpaceError with ``hint``, or StoreWriteError."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(error, path, hint) from error
+
+
+def write_error(error: OSError, path: Path | str, hint: str | None = None) -> StoreError:
+    """What it means that ``path`` cannot be written."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return NoSpaceError(reason, str(path), hint)
+    return StoreWriteError(reason, str(path))
