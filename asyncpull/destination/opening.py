@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.access import Access
 from asyncpull.errors import UsageError
-from asyncpull.spec.location import DirectoryLocation, LayoutArchiveLocation, LayoutLocation
+from asyncpull.spec.location import DirectoryLocation, DockerArchiveLocation, LayoutArchiveLocation, LayoutLocation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -56,5 +56,9 @@ async def _open(
             from asyncpull.destination.directory import open_directory
 
             return await opened.enter_async_context(open_directory(location))
+        case DockerArchiveLocation():
+            from asyncpull.destination.dockerarchive import open_docker_archive
+
+            return await opened.enter_async_context(open_docker_archive(location, names))
         case _:
             raise UsageError(f"{location}: nothing can be written to {location.transport}")

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from asyncpull.access import Access
 from asyncpull.errors import UsageError
-from asyncpull.spec.location import DirectoryLocation, LayoutArchiveLocation, LayoutLocation, RegistryLocation
+from asyncpull.spec.location import (
+    DirectoryLocation,
+    DockerArchiveLocation,
+    LayoutArchiveLocation,
+    LayoutLocation,
+    RegistryLocation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,5 +59,9 @@ async def _open(location: Location, access: Access, client: RegistryClient | Non
             from asyncpull.source.directory import DirectorySource
 
             return DirectorySource(location)
+        case DockerArchiveLocation():
+            from asyncpull.source.dockerarchive import open_docker_archive
+
+            return await opened.enter_async_context(open_docker_archive(location))
         case _:
             raise UsageError(f"{location}: nothing can be read from {location.transport}")

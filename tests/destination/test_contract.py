@@ -45,11 +45,13 @@ class Goal:
     overwrites: bool = True
 
 
-def at(form: str) -> Goal:
+def at(form: str, *, keeps_bytes: bool = True, overwrites: bool = True) -> Goal:
     """A transport whose locations say it all; ``form`` has the directory as ``{}``."""
     return Goal(
         lambda place: open_destination(parse_location(form.format(place))),
         lambda place: open_source(parse_location(form.format(place))),
+        keeps_bytes,
+        overwrites,
     )
 
 
@@ -58,6 +60,7 @@ GOALS = {
     "oci without a name": at("oci:{}/layout"),
     "oci-archive": at("oci-archive:{}/archive:name"),
     "dir": at("dir:{}/directory"),
+    "docker-archive": at("docker-archive:{}/archive:a/b:1", keeps_bytes=False, overwrites=False),
 }
 
 

@@ -22,7 +22,7 @@ from asyncpull.spec.digest import Digest
 from asyncpull.spec.location import parse_location
 from asyncpull.spec.manifest import CONFIG_LIMIT, Descriptor, Index, Manifest, parse_document
 from asyncpull.spec.reference import parse_reference
-from tests.support import images, tars
+from tests.support import docker_archives, images, tars
 from tests.support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
@@ -77,11 +77,20 @@ async def offered_by_directory(place: Path, target: Target) -> AsyncIterator[Sou
         yield source
 
 
+@asynccontextmanager
+async def offered_by_docker_archive(place: Path, target: Target) -> AsyncIterator[Source]:
+    assert isinstance(target, images.Image)
+    (place / "archive").write_bytes(docker_archives.archive({"a/b:1": target, "a/b:2": image("s390x")}))
+    async with open_source(parse_location(f"docker-archive:{place}/archive:a/b:1")) as source:
+        yield source
+
+
 OFFERS = {
     "docker": Offer(offered_by_registry),
     "oci": Offer(offered_by_layout),
     "oci-archive": Offer(offered_by_layout_archive),
     "dir": Offer(offered_by_directory),
+    "docker-archive": Offer(offered_by_docker_archive, keeps_bytes=False, holds_indexes=False),
 }
 
 
