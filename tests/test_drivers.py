@@ -63,7 +63,7 @@ from asyncpull.store.tempdirs import TempDir
 
 graph_root, run_root, name, program, parent = sys.argv[1:]
 driver = open_driver(StoreConfig(Path(graph_root), Path(run_root), name, mount_program=program))
-room = TempDir.create(driver.staging_root)
+room = TempDir.create(driver.homes.staging_root(for_images=False))
 (driver.stage(room.addition(), None) / "read-only").mkdir(0o500)
 driver.stage(room.addition(), driver.directory(parent))
 os._exit(0)

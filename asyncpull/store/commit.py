@@ -70,7 +70,7 @@ def prepare(layers: Layers, image: NewImage) -> None:
                 parent = Parent(layer.parent, directory)
             layers.driver.connect(layer.staged.directory, parent)
         if layers.is_synced:
-            homes = (layers.driver.home, layers.driver.image_staging_root.parent, layers.directory)
+            homes = (*layers.driver.homes.own, layers.directory)
             roots = {path.stat().st_dev: path for path in homes}
             for path in roots.values():
                 kernel.sync_file_system(path)

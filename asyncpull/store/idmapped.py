@@ -94,7 +94,7 @@ def maps_owners(driver: Driver, run_root: Path, mappings: IDMappings) -> bool:
         return False
     if driver.marks is Marks.AUFS:  # a mount program maps IDs itself
         return is_contiguous(mappings.uids) and is_contiguous(mappings.gids)
-    return is_supported(driver.staging_root, run_root / driver.name)
+    return is_supported(driver.homes.staging_root(for_images=False), run_root / driver.name)
 
 
 def is_supported(staging_root: Path, run_home: Path) -> bool:

@@ -170,7 +170,7 @@ class Layers:
         return [path for root in (*self._trees_roots(), self.temp_root) for path in find_abandoned(root)]
 
     def _trees_roots(self) -> tuple[Path, ...]:
-        return tuple(dict.fromkeys((self.driver.staging_root, self.driver.image_staging_root)))
+        return self.driver.homes.staging_roots
 
 
 class LayerReader:
@@ -204,7 +204,8 @@ class LayerWriter(LayerReader):
         """Load, and remove what somebody left incomplete. Raises StoreCorruptError, StoreError."""
         super().__init__(layers.table.load(lock), lent or {})
         self._layers, self._lock, self._trash = layers, lock, trash
-        sweep(layers.directory)
+        for directory in layers.table.directories:
+            sweep(directory)
         incomplete = [layer.id for layer in self.rows.by_id.values() if layer.is_incomplete]
         for layer_id in incomplete:
             _log.warning("found an incomplete layer, removing it", layer=layer_id)

@@ -90,7 +90,7 @@ class Mounts:
         plan = self._driver.plan_mount(layer_id, how)
         if plan.is_in_place:
             return self._count(lock, MountRecord(layer_id, plan.target, known.count + 1 if known else 1))
-        if self._binds_home and plan.target.is_relative_to(self._driver.home):
+        if self._binds_home and plan.target.is_relative_to(self._driver.homes.main):
             self._keep_private()
         if kernel.is_mount_point(plan.target):
             _require_alike(plan.target, how)
@@ -151,7 +151,7 @@ class Mounts:
             return parse_array(read_if_there(self._path), str(self._path))
 
     def _keep_private(self) -> None:
-        home = self._driver.home
+        home = self._driver.homes.main
         try:
             if not kernel.is_mount_point(home):
                 kernel.mount(str(home), home, "none", kernel.MS_BIND)
@@ -161,7 +161,7 @@ class Mounts:
 
     def _release(self, storage_lock: LockedFile) -> None:
         """Remove the binding if nothing is mounted any more; a file system of its own at this place stays."""
-        home = self._driver.home
+        home = self._driver.homes.main
         if self.list() or not kernel.is_mount_point(home) or home.stat().st_dev != home.parent.stat().st_dev:
             return
         # Running services see the new token and bind again before they mount.
@@ -179,7 +179,7 @@ class Mounts:
 
         In the run root there is nothing else beside it, and it goes.
         """
-        if not path.is_relative_to(self._driver.home):
+        if not path.is_relative_to(self._driver.homes.main):
             remove_tree(path.parent)
             return
         fresh = path.with_name(f"{path.name}.1")

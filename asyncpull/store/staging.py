@@ -90,8 +90,7 @@ class Staging:
 
     def open(self) -> None:
         """Make both directories. Raises StoreWriteError, NoSpaceError, StoreError; ``remove`` is due all the same."""
-        root = self._driver.image_staging_root if self._for_images else self._driver.staging_root
-        self._trees = TempDir.create(root)
+        self._trees = TempDir.create(self._driver.homes.staging_root(for_images=self._for_images))
         self._files = TempDir.create(self._files_root)
 
     @property

@@ -95,6 +95,11 @@ class Table(Generic[V]):
         self._loaded: _Loaded[V] | None = None
 
     @property
+    def directories(self) -> tuple[Path, ...]:
+        """Where records are written that a reboot does not lose, and after a crash may be half-written files."""
+        return (self.directory, *((self._apart.parent,) if self._apart else ()))
+
+    @property
     def is_split(self) -> bool:
         """Whether layers of images are recorded apart."""
         return self._apart is not None

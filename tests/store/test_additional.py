@@ -287,6 +287,43 @@ async def test_images_kept_apart_leave_the_graph_root_to_containers(tmp_path: Pa
     assert not list((tmp_path / "images/overlay/tempdirs").iterdir())
 
 
+async def test_what_the_dead_left_where_images_are_kept_apart_is_found_and_cleared_away(tmp_path: Path) -> None:
+    config, images = replace(config_at(tmp_path), image_root=tmp_path / "images"), tmp_path / "images"
+    async with Store.open(config) as store:
+        image = await commit_image(store, "localhost/apart:1", BASE)
+        (images / "overlay/tempdirs/temp-dir-1/0-addition").mkdir(parents=True)
+        (images / "overlay/tempdirs/lock-1").touch()
+        (images / "overlay-layers/.tmp-layers.json1").touch()
+        (finding,) = (await store.check(full=False)).findings
+        assert (finding.damage, finding.path) == (Damage.ABANDONED, str(images / "overlay/tempdirs/temp-dir-1"))
+        found = {finding.path for finding in await store.gc(dry_run=True)}
+        assert found == {finding.path, str(images / "overlay-layers/.tmp-layers.json1")}
+        assert all(finding.is_repaired for finding in await store.gc())
+        assert not list(images.rglob("*-1")) + list(images.rglob(".tmp-*"))
+        (images / "overlay/tempdirs/temp-dir-2").mkdir()
+        (images / "overlay/tempdirs/lock-2").touch()
+        (images / "overlay-layers/.tmp-layers.json2").touch()
+        (finding,) = (await store.check(full=False, repair=True)).findings
+        assert finding.is_repaired
+        assert (await store.images()) == [image]
+    async with Store.open(config) as store:
+        await store.remove_image(image)
+        assert not list(images.rglob(".tmp-*"))
+        assert (await store.check(full=False)).findings == ()
+
+
+async def test_complete_trees_of_images_kept_apart_are_not_missed(tmp_path: Path) -> None:
+    config = replace(config_at(tmp_path), driver="vfs", image_root=tmp_path / "images")
+    async with Store.open(config) as store:
+        image = await commit_image(store, "localhost/apart:1", BASE)
+        await store.create_container(image)
+        assert (tmp_path / "images/vfs/dir" / str(image.layer)).is_dir()
+        assert (await store.check(full=False)).findings == ()
+        (tmp_path / "images/vfs/dir" / ("9" * 64)).mkdir()
+        (finding,) = (await store.check(full=False, repair=True)).findings
+        assert (finding.damage, finding.is_repaired) == (Damage.STRAY_TREE, True)
+
+
 async def test_images_from_before_they_were_kept_apart_still_serve(tmp_path: Path) -> None:
     former = config_at(tmp_path)
     async with Store.open(former) as store:

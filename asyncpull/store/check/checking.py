@@ -183,9 +183,10 @@ def _remove_leftovers(sections: Sections, private: Path) -> None:
 
 def _half_written(sections: Sections) -> list[Path]:
     """Half-written files; whoever holds the lock under which they are written is at it this very moment."""
-    parts = (sections.layers.directory, sections.images.directory, sections.containers.directory)
+    tables = (sections.layers.table, sections.images.table, sections.containers.table)
+    directories = [directory for table in tables for directory in table.directories]
     with disk_errors(sections.layers.directory):
-        return [path for part in parts for path in sorted(part.glob(f"{TEMPORARY}*"))]
+        return [path for directory in directories for path in sorted(directory.glob(f"{TEMPORARY}*"))]
 
 
 def _left_behind(path: Path) -> Finding:

@@ -90,11 +90,8 @@ def take_inventory(sections: Sections, locks: RecordLocks) -> Inventory:
     unreadable += [_unreadable(error) for lent in locks.lent for error in lent.unreadable]
     if layers is None or images is None or containers is None or mounts is None:
         return Inventory({}, {}, {}, (), unreadable=tuple(unreadable))
-    driver = sections.driver
-    homes = {driver.directory("x").parent}
-    if driver.is_layered:  # which may keep layers of images apart
-        homes.add(driver.image_staging_root.parent)
-    with disk_errors(driver.home):
+    homes = sections.driver.homes
+    with disk_errors(homes.main):
         return Inventory(
             layers.by_id,
             images.by_id,
@@ -105,8 +102,8 @@ def take_inventory(sections: Sections, locks: RecordLocks) -> Inventory:
                 *((Subject.IMAGE, each) for each in ids_that_come_twice(images)),
                 *((Subject.CONTAINER, each) for each in ids_that_come_twice(containers)),
             ),
-            trees=frozenset().union(*map(_directories, homes)) - _NO_LAYERS,
-            short_names=frozenset().union(*(_names(home / "l") for home in homes)),
+            trees=frozenset().union(*(_directories(home / homes.trees) for home in homes.own)) - _NO_LAYERS,
+            short_names=frozenset().union(*(_names(home / "l") for home in homes.own)),
             layer_files=_names(sections.layers.directory),
             image_directories=_directories(sections.images.directory),
             container_directories=_directories(sections.containers.directory),

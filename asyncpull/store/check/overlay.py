@@ -46,9 +46,8 @@ def read_stack(driver: Driver, layer_ids: Iterable[str]) -> dict[str, StackFiles
 def read_short_names(driver: Driver, names: Iterable[str]) -> dict[str, str]:
     """Where the links in ``l`` lead, as text; what is no link leads to "". Raises StoreError."""
     targets = {}
-    homes = dict.fromkeys((driver.home, driver.image_staging_root.parent))
-    with disk_errors(driver.home):
-        for home, name in itertools.product(homes, names):
+    with disk_errors(driver.homes.main):
+        for home, name in itertools.product(driver.homes.own, names):
             try:
                 targets[name] = os.readlink(home / "l" / name)
             except FileNotFoundError:
@@ -102,7 +101,7 @@ def mend_stack(driver: Driver, inventory: Inventory) -> None:
         if "diff" in files.parts and not inventory.layers[layer_id].is_incomplete
     }
     short_names = read_short_names(driver, inventory.short_names)
-    with disk_errors(driver.home):
+    with disk_errors(driver.homes.main):
         links = {layer_id: _mend_link(layer_id, files, short_names) for layer_id, files in stack.items()}
         links |= {layer_id: files.link for layer_id, files in read_stack(driver, inventory.lent).items()}
         owners = {name: layer_id for layer_id, name in links.items()}

@@ -163,7 +163,7 @@ def _remove_strays(sections: Sections, every: Everything, findings: Sequence[Fin
             case Damage.STRAY_CONTAINER_DATA if name not in every.containers.rows.by_id:
                 _remove_directory(sections.containers.directory / name)
             case Damage.STRAY_SHORT_NAME:
-                for home in dict.fromkeys((sections.driver.home, sections.driver.image_staging_root.parent)):
+                for home in sections.driver.homes.own:
                     link = home / "l" / name
                     with disk_errors(link):
                         if link.is_symlink() and not link.exists():
@@ -186,9 +186,9 @@ def _recount(
 
 
 def _mend_layers(sections: Sections, layers: LayerWriter) -> None:
-    homes = dict.fromkeys((sections.driver.home, sections.driver.image_staging_root.parent))
-    with disk_errors(sections.driver.home):
-        short_names = frozenset(path.name for home in homes for path in (home / "l").iterdir())
+    homes = sections.driver.homes
+    with disk_errors(homes.main):
+        short_names = frozenset(path.name for home in homes.own for path in (home / "l").iterdir())
     mend_stack(sections.driver, Inventory(layers.rows.by_id, {}, {}, (), short_names=short_names, lent=layers.lent))
 
 

@@ -1,6 +1,6 @@
 """What a driver does: keep the trees of layers on disk. All drivers are used through this protocol.
 
-Records and locks are none of a driver's business. Its methods that change ``home`` need the layer lock, held
+Records and locks are none of a driver's business. Its methods that change ``homes`` need the layer lock, held
 exclusively by the caller; those that work in a staging directory need nothing. None of them waits for anybody.
 """
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from asyncpull.store.driver.homes import Homes
     from asyncpull.store.idmap import IDMappings
     from asyncpull.tree.marks import Marks
 
@@ -82,7 +83,7 @@ class Trash(Protocol):
 
 
 class Driver(Protocol):
-    """The trees of layers below ``home``.
+    """The trees of layers in ``homes``.
 
     Is it layered, then a layer's tree holds what the layer changes, and ``marks`` say what it deletes; a mount stacks
     the trees. Is it not, then each layer's tree is complete, made from a copy of its parent's, and ``marks`` is NONE.
@@ -91,21 +92,13 @@ class Driver(Protocol):
     """
 
     name: str
-    home: Path
+    homes: Homes
     marks: Marks
     is_layered: bool
     copies_parent: bool
 
-    @property
-    def staging_root(self) -> Path:
-        """Where temporary directories are made for layers that are to become part of ``home``."""
-
-    @property
-    def image_staging_root(self) -> Path:
-        """Where they are made for layers of images, if those are kept apart; else the same."""
-
     def prepare(self) -> None:
-        """Make ``home`` if it is missing. Raises ConfigurationError where the store is not one we can use."""
+        """Make the own homes if they are missing. Raises ConfigurationError where the store is not one we can use."""
 
     def stage(self, directory: Path, parent: Path | None) -> Path:
         """Make ``directory`` what the directory of a layer will be, and return where its content belongs.

@@ -30,12 +30,12 @@ class BtrfsDriver(CompleteTreeDriver):
 
     def prepare(self) -> None:
         """Make the directories if they are missing. Raises ConfigurationError where the file system is another."""
-        existing = next(path for path in (self.home, *self.home.parents) if path.exists())
+        existing = next(path for path in (self.homes.main, *self.homes.main.parents) if path.exists())
         with disk_errors(existing):
             is_btrfs = kernel.file_system_magic(existing) == kernel.BTRFS_MAGIC
         if not is_btrfs:
             raise ConfigurationError(
-                f"{self.home} is not on a btrfs file system, which the driver btrfs needs",
+                f"{self.homes.main} is not on a btrfs file system, which the driver btrfs needs",
                 "choose another driver with --storage-driver, or another store with --root",
             )
         super().prepare()

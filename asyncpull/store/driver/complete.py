@@ -5,8 +5,7 @@
     <home>/<trees>/<layer ID>     the tree; nothing has to be mounted to use it
     <home>/tempdirs               staging; no program takes it for a layer
 
-There are several homes where images are kept apart from containers, or lent by another store. A layer is looked for in
-the own ones first. Since a tree is complete, nothing of one home leads to another.
+There may be several homes (see ``homes``). Since a tree is complete, nothing of one home leads to another.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import MountError
 from asyncpull.store.driver import MountPlan
+from asyncpull.store.driver.homes import Homes
 from asyncpull.store.files import disk_errors, make_directory, sync_file
 from asyncpull.tree.marks import Marks
 
@@ -45,25 +45,12 @@ class CompleteTreeDriver:
         additional_roots: Sequence[Path] = (),
         is_read_only: bool = False,
     ) -> None:
-        self.home = graph_root / self.name
-        self._image_home = (image_root or graph_root) / self.name
-        self._own_homes = tuple(dict.fromkeys((self.home, self._image_home)))
-        self._lent_homes = tuple(root / self.name for root in additional_roots)
+        self.homes = Homes.below(self.name, graph_root, image_root, additional_roots, self.trees)
         self._is_read_only = is_read_only
-
-    @property
-    def staging_root(self) -> Path:
-        """Temporary directories on the same file system, which other programs leave alone."""
-        return self.home / "tempdirs"
-
-    @property
-    def image_staging_root(self) -> Path:
-        """The same for layers of images, which may be kept on another file system."""
-        return self._image_home / "tempdirs"
 
     def is_read_only(self, layer_id: str) -> bool:
         """Whether the layer is in a store that is only lent."""
-        return self.directory(layer_id).parent.parent in self._lent_homes
+        return self.homes.is_lent(layer_id)
 
     def prepare(self) -> None:
         """Make the directories if they are missing.
@@ -72,7 +59,7 @@ class CompleteTreeDriver:
         """
         if self._is_read_only:
             return
-        for home in self._own_homes:
+        for home in self.homes.own:
             with disk_errors(home):
                 make_directory(home, 0o700)
                 make_directory(home / self.trees, 0o700)
@@ -83,10 +70,7 @@ class CompleteTreeDriver:
 
     def directory(self, layer_id: str) -> Path:
         """``<home>/<trees>/<layer ID>``, in whichever home has it."""
-        for home in (*self._own_homes, *self._lent_homes):
-            if (home / self.trees / layer_id).is_dir():
-                return home / self.trees / layer_id
-        return self.home / self.trees / layer_id
+        return self.homes.directory(layer_id)
 
     def diff_path(self, layer_id: str) -> Path:
         """The same: what a layer brings itself is in its tree, among what it has of its parent."""
@@ -98,17 +82,16 @@ class CompleteTreeDriver:
 
     def install(self, layer_id: str, directory: Path) -> None:
         """Rename a staged tree into place, which must be free, in the home that it was staged in."""
-        home = self._image_home if directory.is_relative_to(self._image_home) else self.home
-        directory.rename(home / self.trees / layer_id)
+        directory.rename(self.homes.home_of(directory) / self.trees / layer_id)
 
     def sync(self, layer_ids: Iterable[str]) -> None:
         """Sync the directories that trees are renamed into, and out of."""
-        for home in self._own_homes:
+        for home in self.homes.own:
             sync_file(home / self.trees)
 
     def detach(self, layer_id: str, trash: Trash) -> None:
         """Move the tree into ``trash``, if there is one."""
-        for home in self._own_homes:
+        for home in self.homes.own:
             if (home / self.trees / layer_id).is_dir():
                 trash.take_tree(home / self.trees / layer_id)
 

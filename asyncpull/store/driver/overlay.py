@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import MountError, StoreCorruptError
 from asyncpull.store.driver import MountPlan
+from asyncpull.store.driver.homes import Homes
 from asyncpull.store.driver.program import choose_program
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, sync_file, write_new
 from asyncpull.store.idmapped import unmap
@@ -66,9 +67,7 @@ class OverlayDriver:
         is_read_only: bool = False,
         mount_program: str = "",
     ) -> None:
-        self.home = graph_root / "overlay"
-        self._image_home = (image_root or graph_root) / "overlay"
-        self._lent_homes = tuple(root / "overlay" for root in additional_roots)
+        self.homes = Homes.below(self.name, graph_root, image_root, additional_roots)
         self._run_home = (run_root or graph_root) / "overlay"
         self._is_read_only = is_read_only
         self.marks = Marks.USER if rootless else Marks.TRUSTED
@@ -77,29 +76,18 @@ class OverlayDriver:
         self._required = ("userxattr",) if rootless else ()
         self.mount_program = mount_program
 
-    @property
-    def staging_root(self) -> Path:
-        """Temporary directories on the same file system, which other programs leave alone."""
-        return self.home / "tempdirs"
-
-    @property
-    def image_staging_root(self) -> Path:
-        """The same for layers of images, which may be kept on another file system."""
-        return self._image_home / "tempdirs"
-
     def prepare(self) -> None:
         """Make the directories if they are missing, and find out who mounts.
 
         Raises ConfigurationError if the marks of the store and its configuration do not go together,
         StoreWriteError, NoSpaceError, StoreError.
         """
-        with disk_errors(self.home):
+        with disk_errors(self.homes.main):
             if not self._is_read_only:
-                for home in self._own_homes():
+                for home in self.homes.own:
                     make_directory(home, 0o755)
                     make_directory(home / "l", 0o755)
-        homes = (*self._own_homes(), *self._lent_homes)
-        self.mount_program = choose_program(homes, self.mount_program, is_writable=not self._is_read_only)
+        self.mount_program = choose_program(self.homes.all, self.mount_program, is_writable=not self._is_read_only)
         if self.mount_program:
             self.marks, self._required = Marks.AUFS, ()
 
@@ -130,14 +118,11 @@ class OverlayDriver:
 
     def directory(self, layer_id: str) -> Path:
         """``overlay/<layer ID>``, in whichever home has it: the own one first, then the others in their order."""
-        for home in (*self._own_homes(), *self._lent_homes):
-            if (home / layer_id).is_dir():
-                return home / layer_id
-        return self.home / layer_id
+        return self.homes.directory(layer_id)
 
     def is_read_only(self, layer_id: str) -> bool:
         """Whether the layer is in a store that is only lent."""
-        return self.directory(layer_id).parent in self._lent_homes
+        return self.homes.is_lent(layer_id)
 
     def diff_path(self, layer_id: str) -> Path:
         """``overlay/<layer ID>/diff``."""
@@ -154,7 +139,7 @@ class OverlayDriver:
         the layer was staged in.
         """
         link = (directory / "link").read_text()
-        home = self._image_home if directory.is_relative_to(self._image_home) else self.home
+        home = self.homes.home_of(directory)
         directory.rename(home / layer_id)
         (home / "l" / link).symlink_to(f"../{layer_id}/diff")
 
@@ -162,13 +147,13 @@ class OverlayDriver:
         """Sync every directory that something was renamed into: without this btrfs loses recorded layers (issue 4)."""
         for layer_id in layer_ids:
             sync_file(self.directory(layer_id))
-        for home in self._own_homes():  # also without any layer: then something was moved out
+        for home in self.homes.own:  # also without any layer: then something was moved out
             sync_file(home / "l")
             sync_file(home)
 
     def detach(self, layer_id: str, trash: Trash) -> None:
         """Drop the link of a layer and move its directory into ``trash``; whatever is missing is missing."""
-        for home in self._own_homes():
+        for home in self.homes.own:
             link = read_if_there(home / layer_id / "link").decode("ascii", "replace")
             if is_link_name(link):
                 (home / "l" / link).unlink(missing_ok=True)
@@ -195,7 +180,9 @@ class OverlayDriver:
         MountError if the layer is to be writable and cannot be.
         """
         directory = self.directory(layer_id)
-        place = directory if directory.parent == self.home and not self._is_read_only else self._run_home / layer_id
+        place = (
+            directory if directory.parent == self.homes.main and not self._is_read_only else self._run_home / layer_id
+        )
         if how.is_writable and place != directory:
             raise MountError(f"layer {layer_id} is in a store that cannot be written to", "mount it read-only")
         own, *lowers = self.stack(layer_id)
@@ -219,9 +206,6 @@ class OverlayDriver:
             program=self.mount_program,
         )
 
-    def _own_homes(self) -> tuple[Path, ...]:
-        return tuple(dict.fromkeys((self.home, self._image_home)))
-
     def _names_below(self, parent: Parent) -> dict[str, bytes]:
         """What ``lower`` and ``lower-layers`` hold in a child of ``parent``."""
         link = (parent.directory / "link").read_text()
@@ -243,10 +227,10 @@ class OverlayDriver:
 
     def _id_behind(self, link: str) -> str:
         """The layer that a name in ``l`` leads to, in whichever home has it. Raises FileNotFoundError."""
-        for home in (*self._own_homes(), *self._lent_homes):
+        for home in self.homes.all:
             if (home / link).is_symlink():
                 return Path(os.readlink(home / link)).parent.name
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(self.home / link))
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(self.homes.main / link))
 
 
 def _rotated(directory: Path) -> Iterator[Path]:

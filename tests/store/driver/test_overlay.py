@@ -36,13 +36,13 @@ class Bin:
 def driver(tmp_path: Path) -> OverlayDriver:
     made = OverlayDriver(tmp_path)
     made.prepare()
-    made.staging_root.mkdir()
+    made.homes.staging_root(for_images=False).mkdir()
     return made
 
 
 def add(driver: OverlayDriver, layer_id: str, parent: str | None) -> Path:
     """Stage, connect and install a layer."""
-    directory = driver.staging_root / f"{layer_id[:4]}-addition"
+    directory = driver.homes.staging_root(for_images=False) / f"{layer_id[:4]}-addition"
     diff = driver.stage(directory, driver.directory(parent) if parent else None)
     assert diff == directory / "diff"
     driver.connect(directory, Parent(parent, driver.directory(parent)) if parent else None)
@@ -106,8 +106,8 @@ def test_links_and_lowers_are_podmans(driver: OverlayDriver) -> None:
     links = {layer: (driver.directory(layer) / "link").read_text() for layer in (BASE, MIDDLE, TOP)}
     for layer, link in links.items():
         assert re.fullmatch("[A-Z2-7]{26}", link)
-        assert os.readlink(driver.home / "l" / link) == f"../{layer}/diff"
-        assert (driver.home / "l" / link).resolve() == driver.diff_path(layer)
+        assert os.readlink(driver.homes.main / "l" / link) == f"../{layer}/diff"
+        assert (driver.homes.main / "l" / link).resolve() == driver.diff_path(layer)
     assert (driver.directory(MIDDLE) / "lower").read_text() == f"l/{links[BASE]}"
     assert (driver.directory(TOP) / "lower").read_text() == f"l/{links[MIDDLE]}:l/{links[BASE]}"
     assert (driver.directory(TOP) / "lower-layers").read_text() == f"{MIDDLE}:{BASE}"
@@ -151,7 +151,7 @@ def test_parents_of_older_programs_have_no_lower_layers(driver: OverlayDriver) -
 
 def test_connecting_again_changes_nothing_unless_the_parent_was_replaced(driver: OverlayDriver, tmp_path: Path) -> None:
     add(driver, BASE, None)
-    staged = driver.staging_root / "x"
+    staged = driver.homes.staging_root(for_images=False) / "x"
     driver.stage(staged, tmp_path)
     parent = Parent(BASE, driver.directory(BASE))
     assert driver.connect(staged, parent) == [staged / "lower", staged / "lower-layers", staged / "diff"]
@@ -185,15 +185,15 @@ def test_a_tree_is_taken_away_with_its_link(driver: OverlayDriver, tmp_path: Pat
     driver.detach(BASE, bin_)
     assert not driver.has(BASE)
     assert bin_.taken == [BASE]
-    assert os.listdir(driver.home / "l") == []
+    assert os.listdir(driver.homes.main / "l") == []
     driver.detach(BASE, bin_)  # once more does nothing
     assert bin_.taken == [BASE]
 
 
 def test_half_a_tree_is_taken_away(driver: OverlayDriver, tmp_path: Path) -> None:
-    (driver.home / TOP / "diff").mkdir(parents=True)
-    (driver.home / MIDDLE).mkdir()
-    (driver.home / MIDDLE / "link").write_text("../../../etc/passwd")
+    (driver.homes.main / TOP / "diff").mkdir(parents=True)
+    (driver.homes.main / MIDDLE).mkdir()
+    (driver.homes.main / MIDDLE / "link").write_text("../../../etc/passwd")
     bin_ = Bin(tmp_path)
     driver.detach(TOP, bin_)
     driver.detach(MIDDLE, bin_)
@@ -201,12 +201,12 @@ def test_half_a_tree_is_taken_away(driver: OverlayDriver, tmp_path: Path) -> Non
 
 
 def test_a_failed_installation_leaves_no_link(driver: OverlayDriver) -> None:
-    staged = driver.staging_root / "x"
+    staged = driver.homes.staging_root(for_images=False) / "x"
     driver.stage(staged, None)
-    (driver.home / BASE / "occupied").mkdir(parents=True)
+    (driver.homes.main / BASE / "occupied").mkdir(parents=True)
     with pytest.raises(OSError, match="not empty"):
         driver.install(BASE, staged)
-    assert os.listdir(driver.home / "l") == []
+    assert os.listdir(driver.homes.main / "l") == []
     assert staged.is_dir()
 
 
@@ -250,7 +250,7 @@ def test_rotated_contents_of_mapped_layers_are_lower_directories(driver: Overlay
         (driver.directory(BASE) / path).mkdir()
     (driver.directory(TOP) / "diff1").mkdir()
     lowers = driver.plan_mount(TOP, MountOptions()).lowers
-    assert [str(path.relative_to(driver.home)) for path in lowers] == [
+    assert [str(path.relative_to(driver.homes.main)) for path in lowers] == [
         f"{TOP}/diff",
         f"{TOP}/diff1",
         f"{BASE}/diff",
@@ -276,7 +276,7 @@ def test_a_missing_parent_is_reported(driver: OverlayDriver, tmp_path: Path) -> 
 def test_configured_options(tmp_path: Path) -> None:
     driver = OverlayDriver(tmp_path, ("nodev", "metacopy=on"))
     driver.prepare()
-    driver.staging_root.mkdir()
+    driver.homes.staging_root(for_images=False).mkdir()
     add(driver, BASE, None)
     assert driver.plan_mount(BASE, MountOptions()).options == ("nodev", "metacopy=on", "ro")
     assert driver.plan_mount(BASE, MountOptions(words=("noatime",))).options == ("noatime", "ro")
