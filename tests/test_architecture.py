@@ -38,6 +38,7 @@ LEVELS = [
     {"recompression", "registry", "fetch", "extract", "newfile", "space", "store"},
     {"access", "limits", "stage"},
     {"destination", "source"},
+    {"trust"},
     {"content", "resolve"},
     {"pull", "transfer"},
     {"copy", "prefetch"},
@@ -85,6 +86,10 @@ def test_imports_only_lower_levels(path: Path) -> None:
         ("click", {"cli"}),
         ("isal", {"layer"}),
         ("zstandard", {"layer", "demo"}),
+        ("pysequoia", {"trust"}),
+        ("cryptography", {"trust"}),
+        ("nacl", {"trust"}),
+        ("yaml", {"trust"}),
     ],
 )
 def test_a_library_has_one_home(library: str, homes: set[str]) -> None:
