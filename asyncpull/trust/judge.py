@@ -1,0 +1,140 @@
+"""The decision: an image, its signatures and the requirements of one rule, and a verdict with every reason.
+
+All requirements must be met, and one signature that meets it is enough for each. Every one of them is looked at, also
+after the first that is not met, so that whoever reads the verdict sees all that is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from asyncpull.errors import ConfigurationError, DocumentError, IntegrityError, PolicyError
+from asyncpull.spec.digest import Digest
+from asyncpull.spec.signature import SIGSTORE_TYPE, SigstoreSignature, SimpleSignature
+from asyncpull.trust.claim import Claim, ClaimType
+from asyncpull.trust.material import read_material
+from asyncpull.trust.policy import AcceptAnything, Reject, Requirement, SignedBaseLayer, SignedBy, SigstoreSigned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncpull.spec.signature import Signature
+    from asyncpull.trust.identity import SignedIdentity
+    from asyncpull.trust.policy import Rule
+    from asyncpull.trust.scopes import ImageScopes
+
+S = TypeVar("S")
+
+_REFUSALS = (DocumentError, IntegrityError, ConfigurationError)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one requirement comes to: ``reasons`` say why it is met, or everything why it is not."""
+
+    requirement: Requirement
+    is_met: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether ``image`` may be used. ``origin`` is the policy, ``scope`` the rule of it that counts.
+
+    ``digest`` is that of the manifest that was judged, and of no other.
+    """
+
+    image: str
+    digest: Digest
+    origin: str
+    scope: str
+    signatures: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether all requirements are met."""
+        return bool(self.findings) and all(finding.is_met for finding in self.findings)
+
+    def require(self) -> None:
+        """Raise PolicyError, with every reason, unless the image is accepted."""
+        if not self.is_accepted:
+            reasons = [reason for finding in self.findings if not finding.is_met for reason in finding.reasons]
+            raise PolicyError(
+                self.image,
+                tuple(dict.fromkeys(reasons)) or ("no requirement accepts it",),
+                f"refused by {self.scope} of {self.origin}; asyncpull verify explains it",
+            )
+
+
+def judge(origin: str, rule: Rule, image: ImageScopes, manifest: bytes, signatures: Sequence[Signature]) -> Verdict:
+    """Judge ``manifest``, the exact bytes of one that is called ``image``, by ``rule`` of the policy at ``origin``.
+
+    Reads the keys that the rule names, and works on the processor: call it in a thread.
+    """
+    findings = tuple(_finding(requirement, image, manifest, signatures) for requirement in rule.requirements)
+    return Verdict(image.name, Digest.of(manifest), origin, rule.scope, len(signatures), findings)
+
+
+def _finding(requirement: Requirement, image: ImageScopes, manifest: bytes, signatures: Sequence[Signature]) -> Finding:
+    match requirement:
+        case AcceptAnything():
+            return Finding(requirement, True, ("everything is accepted",))
+        case Reject():
+            return Finding(requirement, False, ("everything is rejected",))
+        case SignedBaseLayer():
+            return Finding(requirement, False, ("signedBaseLayer is implemented by nobody",))
+        case SignedBy():
+            simple = [each for each in signatures if isinstance(each, SimpleSignature)]
+            return _signed(requirement, simple, lambda each: _by_openpgp(each, requirement, image, manifest))
+        case SigstoreSigned():
+            attached = [each for each in signatures if isinstance(each, SigstoreSignature)]
+            sigstore = [each for each in attached if each.media_type == SIGSTORE_TYPE]
+            return _signed(requirement, sigstore, lambda each: _by_sigstore(each, requirement, image, manifest))
+
+
+def _signed(requirement: Requirement, signatures: Sequence[S], verify: Callable[[S], str]) -> Finding:
+    """Want one signature that ``verify`` has something to say for."""
+    reasons: list[str] = []
+    for number, signature in enumerate(signatures, 1):
+        try:
+            return Finding(requirement, True, (verify(signature),))
+        except _REFUSALS as error:
+            reasons.append(str(error) if len(signatures) == 1 else f"signature {number}: {error}")
+    return Finding(requirement, False, tuple(reasons) or ("a signature is required, and there is none of that kind",))
+
+
+def _by_openpgp(signature: SimpleSignature, requirement: SignedBy, image: ImageScopes, manifest: bytes) -> str:
+    if requirement.key_type != "GPGKeys":
+        raise ConfigurationError(f"the keyType {requirement.key_type} is implemented by nobody")
+    from asyncpull.trust.openpgp import Keyring  # pysequoia takes time to load, and most policies need none of it
+
+    keyring = Keyring(read_material(requirement.keys))
+    if len(keyring) == 0:
+        raise ConfigurationError("there are no public keys in the policy's keyrings")
+    content, fingerprint = keyring.opened(signature.message)
+    _require_claim(content, ClaimType.SIMPLE, requirement.identity, image, manifest)
+    return f"signed by the key {fingerprint}"
+
+
+def _by_sigstore(signature: SigstoreSignature, requirement: SigstoreSigned, image: ImageScopes, manifest: bytes) -> str:
+    from asyncpull.trust.sigstore import verified_payload  # as for cryptography
+
+    content = verified_payload(signature, requirement)
+    _require_claim(content, ClaimType.SIGSTORE, requirement.identity, image, manifest)
+    return "signed with sigstore by whom the policy names"
+
+
+def _require_claim(
+    content: bytes, kind: ClaimType, identity: SignedIdentity, image: ImageScopes, manifest: bytes
+) -> None:
+    """Want what was signed to be about this manifest under this name. Raises DocumentError, IntegrityError."""
+    try:
+        claim = Claim.from_bytes(content, kind)
+    except DocumentError as error:
+        raise DocumentError(f"what was signed is no claim about an image: {error}") from error
+    if Digest.of(manifest, claim.digest.algorithm) != claim.digest:
+        raise IntegrityError(f"the signature is for another manifest, {claim.digest}")
+    if not identity.accepts(image.intended, claim.reference):
+        raise IntegrityError(f"the signature is for the name {claim.reference!r}, which is not accepted here")

@@ -1,0 +1,108 @@
+"""OpenPGP by Sequoia: the only importer of pysequoia. Keyrings, and messages signed by their keys.
+
+Sequoia verifies as of the time at which a signature was made. Whether its key may still be used is asked here besides:
+a key that was revoked or has expired since then is refused, as gpg refuses it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from asyncpull.errors import ConfigurationError, DocumentError, IntegrityError
+from asyncpull.trust.openpgpmessage import plain_message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pysequoia
+
+# What pysequoia raises is a RuntimeError with a stack of frames in its text, or a ValueError.
+_FOREIGN = (RuntimeError, ValueError, TypeError, OSError)
+
+
+class Keyring:
+    """The certificates that count; ``origins`` tell where each keyring's bytes came from. Raises ConfigurationError."""
+
+    def __init__(self, keyrings: Sequence[tuple[str, bytes]]) -> None:
+        import pysequoia
+
+        self._certificates: list[pysequoia.Cert] = []
+        for origin, raw in keyrings:
+            try:
+                self._certificates += pysequoia.Cert.split_bytes(raw)
+            except _FOREIGN as error:
+                raise ConfigurationError(f"{origin}: no keyring of OpenPGP: {_first_line(error)}") from error
+
+    def __len__(self) -> int:
+        return len(self._certificates)
+
+    def opened(self, message: bytes) -> tuple[bytes, str]:
+        """What ``message`` holds, and the fingerprint of the certificate that signed it.
+
+        Raises DocumentError for what is no signed message, IntegrityError for one that is not signed by one of the
+        keys, or by one that may not be used any more.
+        """
+        import pysequoia
+
+        message = plain_message(message)
+        with _translated():
+            found = pysequoia.verify(bytes=message, store=lambda _wanted: self._certificates)
+        content, signatures = found.bytes, found.valid_sigs
+        if content is None or len(signatures) != 1:
+            raise IntegrityError(f"the message has {len(signatures)} valid signatures, not one")
+        certificate, key = str(signatures[0].certificate), str(signatures[0].signing_key)
+        self._require_usable(certificate, key)
+        data: bytes = content
+        return data, certificate
+
+    def _require_usable(self, fingerprint: str, key: str) -> None:
+        """Raise IntegrityError if the certificate or its signing ``key`` was revoked or has expired by now."""
+        # A certificate may be there several times, and what any copy says against it counts.
+        copies = [each for each in self._certificates if each.fingerprint == fingerprint]
+        if not copies:
+            raise IntegrityError(f"the key {fingerprint} is none of the policy's")
+        now = time.time()
+        for certificate in copies:
+            if certificate.is_revoked:
+                raise IntegrityError(f"the key {fingerprint} was revoked")
+            if certificate.expiration is not None and certificate.expiration.timestamp() <= now:
+                raise IntegrityError(f"the key {fingerprint} has expired")
+            if key != fingerprint:
+                _require_usable_subkey(certificate, key, now)
+
+
+def _require_usable_subkey(certificate: pysequoia.Cert, key: str, now: float) -> None:
+    from pysequoia.packet import PacketPile, SignatureType, Tag
+
+    made: float | None = None
+    binding: tuple[float, float | None] | None = None  # the latest counts: when it was made, and for how long
+    for packet in PacketPile.from_bytes(bytes(certificate)):
+        if packet.tag != Tag.Signature:
+            is_it = packet.tag == Tag.PublicSubkey and packet.fingerprint == key
+            made = packet.key_created.timestamp() if is_it and packet.key_created else None
+        elif made is not None and packet.signature_type == SignatureType.SubkeyRevocation:
+            raise IntegrityError(f"the key {key} was revoked")
+        elif made is not None and packet.signature_type == SignatureType.SubkeyBinding and packet.signature_created:
+            bound, period = packet.signature_created.timestamp(), packet.key_validity_period
+            expires = made + period.total_seconds() if period is not None else None
+            if binding is None or bound >= binding[0]:
+                binding = bound, expires
+    if binding is not None and binding[1] is not None and binding[1] <= now:
+        raise IntegrityError(f"the key {key} has expired")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except _FOREIGN as error:
+        text = _first_line(error)
+        if "no valid signatures" in text:
+            raise IntegrityError("not signed by one of the policy's keys, or by one that was not valid then") from error
+        raise DocumentError(f"no signed message of OpenPGP: {text}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
