@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from asyncpull.store.sizes import ImageSize
     from asyncpull.store.store import Store
     from asyncpull.tree.changes import Change, ChangeKind
+    from asyncpull.trust.policyfile import TrustOptions
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,7 @@ __all__ = [
     "Reporter",
     "Store",
     "StoreConfig",
+    "TrustOptions",
     "hearing_waits",
     "parse_platform",
     "parse_reference",
@@ -106,6 +108,7 @@ _HOMES = {
     "Reporter": "progress",
     "Store": "store.store",
     "StoreConfig": "store.config",
+    "TrustOptions": "trust.policyfile",
     "hearing_waits": "lockfile",
     "parse_platform": "spec.platform",
     "parse_reference": "spec.reference",

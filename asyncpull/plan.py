@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor, ImageConfig, Index, Manifest
     from asyncpull.spec.reference import Reference
+    from asyncpull.spec.signature import Signature
 
 # Overlay mounts at most this many lower directories, and a container's own layer comes on top of the image's.
 MAX_LAYERS = 500
@@ -77,12 +78,16 @@ class LayerStep:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedImage:
-    """A reference and the documents it stands for; ``index`` is what it was selected from, if anything."""
+    """A reference and the documents it stands for; ``index`` is what it was selected from, if anything.
+
+    ``signatures`` are those by which the policy accepted it; none where it asked for none.
+    """
 
     reference: Reference
     index: Index | None
     manifest: Manifest
     config: ImageConfig
+    signatures: tuple[Signature, ...] = ()
 
     @property
     def id(self) -> str:

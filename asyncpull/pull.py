@@ -1,6 +1,6 @@
 """A pull, from a reference to an image in the store. This is the only module that knows the order of the stages::
 
-    resolve   reference -> index? -> manifest -> config                                resolve, source
+    resolve   reference -> index? -> manifest -> is it accepted? -> config             resolve, source, trust
     plan      per layer: reuse, copy or fetch                                          plan
     stage     the download and the extraction of a layer overlap, layers run together  stage, fetch, extract
     commit    in order, under one short lock                                           store
@@ -49,6 +49,7 @@ from asyncpull.spec.layerid import layer_ids
 from asyncpull.spec.platform import host_platform
 from asyncpull.spool import recorded_bytes
 from asyncpull.stage import LayerStager, StagedStep, new_image, pulled_image
+from asyncpull.trust.gate import Gate
 from asyncpull.waiting import run_beside
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.reference import Reference
     from asyncpull.spec.source import Source
     from asyncpull.store.store import Store
+    from asyncpull.trust.policyfile import TrustOptions
 
 # How many pulls ask for their manifests at once.
 _RESOLVED_AT_ONCE = 8
@@ -80,11 +82,12 @@ _log = Log(__name__)
 class Puller:
     """Pulls images into ``store``; an async context manager, and one scheduler for all pulls made through it.
 
-    ``platform`` is that of this machine unless given. ``access`` says how registries are trusted and where
-    credentials are. ``reporter`` hears of every pull's progress, on the event loop. ``retry`` says how patient to be
-    with registries. ``keep_blobs`` leaves what was fetched in the spool after the commit, to be served to others. A
-    reference that is text may be a short name, which means what registries.conf says; where that is several, the first
-    that there is. A Puller belongs to the event loop that entered it.
+    ``platform`` is that of this machine unless given. ``access`` says how registries are trusted and where credentials
+    are; ``trust`` which policy decides about images, that of this machine if not given. ``reporter`` hears of every
+    pull's progress, on the event loop. ``retry`` says how patient to be with registries. ``keep_blobs`` leaves what was
+    fetched in the spool after the commit, to be served to others. A reference that is text may be a short name, which
+    means what registries.conf says; where that is several, the first that there is. A Puller belongs to the event loop
+    that entered it.
     """
 
     def __init__(
@@ -97,12 +100,13 @@ class Puller:
         reporter: Reporter | None = None,
         retry: RetryPolicy | None = None,
         keep_blobs: bool = False,
+        trust: TrustOptions | None = None,
     ) -> None:
         limits = limits or Limits()
         self._keeps_blobs = keep_blobs
         self._store = store
         self._client = RegistryClient(access, retry=retry)
-        self._resolver = Resolver(store, self._client, platform or host_platform())
+        self._resolver = Resolver(store, self._client, platform or host_platform(), Gate(trust))
         self._fetcher = Fetcher(
             store.spool_root,
             limits=limits.of_scheduler,
@@ -148,7 +152,8 @@ class Puller:
         cancellation, but for a commit that has begun: that runs to its end.
 
         Raises InvalidReferenceError; SourceError if the registry does not give it; DocumentError, IntegrityError,
-        LayerError if what it gives is refused; StoreError; NotInStoreError for NEVER; WorkerError.
+        LayerError if what it gives is refused; PolicyError if the policy refuses it; StoreError; NotInStoreError for
+        NEVER; WorkerError.
         """
         return await self._pull(reference, when, Teller(self._events, next(self._numbers), str(reference)))
 

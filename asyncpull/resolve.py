@@ -1,5 +1,7 @@
 """From a reference to the documents of one image: index if there is one, manifest, config; all verified.
 
+The policy decides about a registry's manifest before anything that it names is asked for.
+
 They come from a registry, or from the store where what it has under that name will do. A short name may mean several
 references; then the first that there is counts.
 """
@@ -7,7 +9,7 @@ references; then the first that there is counts.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import DocumentError, NotInStoreError, PolicyError, SourceError
@@ -17,6 +19,7 @@ from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
 from asyncpull.spec.platform import select_platform
 from asyncpull.spec.reference import Reference, has_domain, parse_reference
+from asyncpull.trust.scopes import of_reference
 
 if TYPE_CHECKING:
     from asyncpull.registry.client import RegistryClient
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.source import Source
     from asyncpull.store.store import Store
     from asyncpull.store.views import ImageRecord
+    from asyncpull.trust.gate import Gate
 
 _log = Log(__name__)
 
@@ -38,10 +42,13 @@ class Resolution:
 
 
 class Resolver:
-    """Finds out what references mean on ``platform``, by ``store`` and by the registries of ``client``."""
+    """Finds out what references mean on ``platform``, by ``store`` and by the registries of ``client``.
 
-    def __init__(self, store: Store, client: RegistryClient, platform: Platform) -> None:
-        self._store, self._client, self._platform = store, client, platform
+    What ``gate`` does not let through is not resolved.
+    """
+
+    def __init__(self, store: Store, client: RegistryClient, platform: Platform, gate: Gate) -> None:
+        self._store, self._client, self._platform, self._gate = store, client, platform, gate
 
     async def resolve(self, reference: str | Reference, when: PullPolicy) -> Resolution:
         """The image that is meant: that of the store if ``when`` is content with it, else the registry's.
@@ -83,7 +90,10 @@ class Resolver:
 
     async def _from_registry(self, wanted: Reference) -> Resolution:
         source = RegistrySource(self._client, wanted)
-        return Resolution(source, await resolve_image(source, wanted, self._platform))
+        index, manifest = await resolve_manifest(source, wanted, self._platform)
+        where = self._gate.registry_signatures(self._client, wanted)
+        signatures = await self._gate.admit(of_reference(wanted), manifest.raw, where, is_instance=index is not None)
+        return Resolution(source, replace(await _with_config(source, wanted, index, manifest), signatures=signatures))
 
     async def _stored(self, wanted: Reference, record: ImageRecord) -> ResolvedImage:
         """The documents of an image that the store has, from its big data. Raises DocumentError, StoreError."""
@@ -104,12 +114,17 @@ async def resolve_image(source: Source, reference: Reference, platform: Platform
 
     Raises SourceError, DocumentError, IntegrityError; NoMatchingPlatformError for an index without that platform.
     """
-    index, manifest = await resolve_manifest(source, reference, platform)
+    return await _with_config(source, reference, *await resolve_manifest(source, reference, platform))
+
+
+async def _with_config(source: Source, reference: Reference, index: Index | None, manifest: Manifest) -> ResolvedImage:
     config = await source.blob_bytes(manifest.config, CONFIG_LIMIT)
     return ResolvedImage(reference, index, manifest, ImageConfig.from_bytes(config, manifest.config.digest))
 
 
-async def resolve_manifest(source: Source, reference: Reference, platform: Platform) -> tuple[Index | None, Manifest]:
+async def resolve_manifest(
+    source: Source, reference: Reference | str, platform: Platform
+) -> tuple[Index | None, Manifest]:
     """The manifest, and the index it was selected from. An index may list indexes, but not below that."""
     document = await source.manifest()
     parsed = parse_document(document.raw, document.media_type)

@@ -7,6 +7,7 @@ worker answers if and only if blob digest, blob size and diff ID are right.
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
@@ -32,6 +33,7 @@ from asyncpull.progress import (
     VerifyStarted,
 )
 from asyncpull.spec.digest import Digest
+from asyncpull.spec.signature import signature_to_file
 from asyncpull.store.staging import NewImage, NewLayer
 from asyncpull.waiting import run_all
 
@@ -331,6 +333,13 @@ def new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:
     if image.index is not None:
         documents.append((f"manifest-{image.index.digest}", image.index.raw))
     documents += [(f"manifest-{manifest.digest}", manifest.raw), ("manifest", manifest.raw)]
+    signatures = [signature_to_file(each) for each in image.signatures]
+    metadata: dict[str, object] = {}
+    if signatures:
+        sizes = [len(each) for each in signatures]
+        metadata = {"signature-sizes": sizes, "signatures-sizes": {str(manifest.digest): sizes}}
+        joined = b"".join(signatures)
+        documents += [("signatures", joined), (f"signature-{manifest.digest.encoded}", joined)]
     return NewImage(
         id=image.id,
         digest=image.digest,
@@ -338,6 +347,7 @@ def new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:
         layers=tuple(step.layer for step in steps),
         big_data=tuple(documents),
         created=image.config.created,
+        metadata=json.dumps(metadata, separators=(",", ":")),
     )
 
 

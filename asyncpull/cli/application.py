@@ -33,6 +33,7 @@ _VERBS = {
     "inspect": ("inspect", "Summarise an image, or show its exact documents."),
     "digest": ("inspect", "Print the digest that a reference has now."),
     "tags": ("tags", "List the tags of a repository."),
+    "verify": ("verify", "Say whether the policy accepts an image, and why not."),
     "explain": ("explain", "Show where, how and as whom a reference would be fetched."),
     "login": ("login", "Log in to a registry."),
     "logout": ("login", "Forget a login."),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.platform import Platform
     from asyncpull.store.config import StoreConfig
     from asyncpull.store.store import Store
+    from asyncpull.trust.policyfile import TrustOptions
 
     Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
@@ -77,6 +78,13 @@ def registry_access(settings: Settings) -> RegistryAccess:
         registries_conf_dir=_path(settings.registries_conf_dir),
         hosts_dir=_path(settings.hosts_dir),
     )
+
+
+def trust_options(settings: Settings) -> TrustOptions:
+    """Which policy decides about images."""
+    from asyncpull.trust.policyfile import TrustOptions
+
+    return TrustOptions(_path(settings.policy), settings.insecure_policy, _path(settings.registries_d))
 
 
 def _path(text: str | None) -> Path | None:

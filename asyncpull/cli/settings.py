@@ -31,6 +31,9 @@ class Settings:
     registries_conf: str | None = None
     registries_conf_dir: str | None = None
     hosts_dir: str | None = None
+    policy: str | None = None
+    insecure_policy: bool = False
+    registries_d: str | None = None
     tls_verify: bool | None = None
     log_level: str = "warning"
     log_format: str = "console"
@@ -83,6 +86,15 @@ _GLOBAL_OPTIONS = (
     _global("--registries-conf", metavar="FILE", type=_FILE, help="Instead of the usual registries.conf."),
     _global("--registries-conf-dir", metavar="DIR", type=_DIRECTORY, help="Instead of the usual registries.conf.d."),
     _global("--hosts-dir", metavar="DIR", type=_DIRECTORY, help="Mirrors as containerd's hosts.toml files name them."),
+    _global("--policy", metavar="FILE", type=_FILE, help="Instead of the usual policy.json."),
+    _global("--insecure-policy", is_flag=True, help="Accept every image, whatever any policy says."),
+    _global(
+        "--registries.d",
+        "registries_d",
+        metavar="DIR",
+        type=_DIRECTORY,
+        help="Instead of the usual registries.d, which says where signatures are.",
+    ),
     _global(
         "--tls-verify",
         metavar="[=true|false]",

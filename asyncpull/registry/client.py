@@ -11,6 +11,7 @@ import asyncio
 import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import (
@@ -19,6 +20,7 @@ from asyncpull.errors import (
     InvalidDigestError,
     NotFoundError,
     SizeMismatchError,
+    SourceError,
     UnavailableError,
 )
 from asyncpull.http import HttpClient, HttpTimeouts
@@ -36,6 +38,7 @@ from asyncpull.spec.fields import Fields
 from asyncpull.spec.manifest import MANIFEST_LIMIT
 from asyncpull.spec.mediatype import ACCEPTED_MANIFESTS
 from asyncpull.spec.reference import Reference, is_tag
+from asyncpull.spec.signature import SIGNATURE_LIMIT
 from asyncpull.spec.source import BlobResponse, SourceDocument
 
 if TYPE_CHECKING:
@@ -136,6 +139,28 @@ class RegistryClient:
 
         asking = EndpointRequests(self._http, given)
         await retrying(self._retry, lambda: asking.check_login(itself))
+
+    async def listed_signatures(self, reference: Reference, manifest: Digest) -> bytes | None:
+        """What the registry of ``reference`` lists as signatures, by an extension that it says it has; else None.
+
+        The first endpoint that answers is asked. Raises SourceError, DocumentTooLargeError.
+        """
+        failure: SourceError | None = None
+        for endpoint in await self.endpoints(reference):
+            try:
+                return await retrying(self._retry, partial(self._listed_signatures, endpoint, manifest))
+            except SourceError as error:
+                failure = error
+        raise failure or UnavailableError(f"{reference}: there is no endpoint to ask for signatures")
+
+    async def _listed_signatures(self, endpoint: Endpoint, manifest: Digest) -> bytes | None:
+        base, what = f"{endpoint.prefix}/", f"the signatures of {manifest}"
+        async with self._requests.request("GET", endpoint, what, {}, target=base) as response:
+            if response.headers.get("X-Registry-Supports-Signatures") != "1":
+                return None
+        target = f"/extensions{endpoint.prefix}/{endpoint.repository}/signatures/{manifest}"
+        async with self._requests.request("GET", endpoint, what, {}, target=target) as response:
+            return await response.read(SIGNATURE_LIMIT, what)
 
     async def manifest(self, endpoint: Endpoint, name: str | Digest) -> SourceDocument:
         """The manifest or index that a tag or a digest names at ``endpoint``.

@@ -11,7 +11,7 @@ import click
 from asyncpull.cli import namespace
 from asyncpull.cli.choosing import choose_all, first_of
 from asyncpull.cli.formats import format_table, human_size, short_id
-from asyncpull.cli.opening import platform_options, registry_access, run_with_store, wanted_platform
+from asyncpull.cli.opening import platform_options, registry_access, run_with_store, trust_options, wanted_platform
 from asyncpull.cli.output import write_json, write_text
 from asyncpull.cli.settings import Session, global_options
 from asyncpull.cli.targets import settle
@@ -47,7 +47,8 @@ def plan(session: Session, /, references: Sequence[str], **platform: str | None)
     async def work(store: Store) -> int:
         from asyncpull.pull import Puller
 
-        async with Puller(store, platform=wanted, access=registry_access(settings)) as puller:
+        access, trust = registry_access(settings), trust_options(settings)
+        async with Puller(store, platform=wanted, access=access, trust=trust) as puller:
             # A plan changes nothing, so what was chosen for it is not recorded either.
             plans = (first_of(replace(choice, record=None), puller.plan) for choice in choices)
             outcomes = await asyncio.gather(*plans, return_exceptions=True)

@@ -18,6 +18,7 @@ from asyncpull.cli.opening import (
     policy_option,
     registry_access,
     run_with_store,
+    trust_options,
     wanted_limits,
     wanted_platform,
 )
@@ -77,7 +78,10 @@ def prefetch(
 
         access = registry_access(settings)
         with reporter_for(settings) as reporter:
-            async with Puller(store, platform=chosen, access=access, limits=limits, reporter=reporter) as puller:
+            trust = trust_options(settings)
+            async with Puller(
+                store, platform=chosen, access=access, limits=limits, reporter=reporter, trust=trust
+            ) as puller:
                 summary = await prefetch_all(puller, wanted, when=PullPolicy(policy))
         if settings.json:
             write_json(summary_as_json(summary))

@@ -15,6 +15,7 @@ from asyncpull.cli.opening import (
     policy_option,
     registry_access,
     run_with_store,
+    trust_options,
     wanted_limits,
     wanted_platform,
 )
@@ -76,7 +77,13 @@ def pull(
         with reporter_for(settings) as reporter:
             access = registry_access(settings)
             async with Puller(
-                store, platform=wanted, access=access, limits=limits, reporter=reporter, keep_blobs=keep_blobs
+                store,
+                platform=wanted,
+                access=access,
+                limits=limits,
+                reporter=reporter,
+                keep_blobs=keep_blobs,
+                trust=trust_options(settings),
             ) as puller:
                 if all_tags:
                     return show(*await pull_all_tags(puller, choices, PullPolicy(policy)), settings)

@@ -1,0 +1,241 @@
+"""Where the signatures of an image are, for every transport that has any.
+
+A registry's images have them in a *lookaside* store beside it (files or a web server), or in the registry itself where
+that has the extension for it; those of sigstore are attached, as a manifest with a tag made from the digest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import os
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+from asyncpull.errors import (
+    DocumentError,
+    DocumentTooLargeError,
+    NotFoundError,
+    StoreCorruptError,
+    StoreError,
+    UnavailableError,
+)
+from asyncpull.http import HttpClient
+from asyncpull.proxies import Proxies
+from asyncpull.source.registry import RegistrySource
+from asyncpull.spec.digest import Digest
+from asyncpull.spec.fields import Fields
+from asyncpull.spec.manifest import Descriptor
+from asyncpull.spec.mediatype import OCI_MANIFEST
+from asyncpull.spec.signature import (
+    SIGNATURE_LIMIT,
+    SIGNATURES_LIMIT,
+    SigstoreSignature,
+    SimpleSignature,
+    signature_from_file,
+)
+from asyncpull.trust.registriesd import signature_url
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from asyncpull.registry.client import RegistryClient
+    from asyncpull.spec.reference import Reference
+    from asyncpull.spec.signature import Signature
+    from asyncpull.store.store import Store
+    from asyncpull.store.views import ImageRecord
+    from asyncpull.trust.registriesd import RegistriesDirectory
+    from asyncpull.trust.scopes import ImageScopes
+
+
+class Signatures(Protocol):
+    """The signatures of what one location names; nothing about them is verified."""
+
+    async def of(self, manifest: Digest, *, is_instance: bool) -> tuple[Signature, ...]:
+        """Those of the manifest with this digest; ``is_instance`` tells that an index was named, which lists it.
+
+        Raises SourceError, StoreError, DocumentError, ConfigurationError.
+        """
+
+
+class NoSignatures:
+    """What transports have that cannot hold any."""
+
+    async def of(self, manifest: Digest, *, is_instance: bool) -> tuple[Signature, ...]:
+        """None."""
+        return ()
+
+
+class RegistrySignatures:
+    """The signatures of an image of a registry; what ``directory`` gives says where they are."""
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        reference: Reference,
+        image: ImageScopes,
+        directory: Callable[[], Awaitable[RegistriesDirectory]],
+        environ: Mapping[str, str],
+    ) -> None:
+        self._client, self._reference, self._image = client, reference, image
+        self._directory, self._environ = directory, environ
+
+    async def of(self, manifest: Digest, *, is_instance: bool) -> tuple[Signature, ...]:
+        """Those of the registry's extension or else of the lookaside store, and those that are attached."""
+        directory = await self._directory()
+        listed = await self._client.listed_signatures(self._reference, manifest)
+        beside = await self._beside(directory, manifest) if listed is None else parse_listed(listed)
+        attached = await self._attached(manifest) if directory.uses_attachments(self._image) else ()
+        return (*beside, *attached)
+
+    async def _beside(self, directory: RegistriesDirectory, manifest: Digest) -> tuple[Signature, ...]:
+        base = directory.lookaside(self._image)
+        if urlsplit(base).scheme == "file":
+            return await asyncio.to_thread(self._in_files, base, manifest)
+        found: list[Signature] = []
+        async with HttpClient(proxies=Proxies.from_environ(self._environ)) as http:
+            for number in range(1, SIGNATURES_LIMIT + 1):
+                url = signature_url(base, self._reference, manifest, number)
+                raw = await _fetched(http, url)
+                if raw is None:
+                    return tuple(found)
+                found.append(signature_from_file(raw, f"signature {number}"))
+        raise _too_many(base)
+
+    def _in_files(self, base: str, manifest: Digest) -> tuple[Signature, ...]:
+        first = unquote(urlsplit(signature_url(base, self._reference, manifest, 1)).path)
+        return read_signature_files(Path(first).parent, "")
+
+    async def _attached(self, manifest: Digest) -> tuple[Signature, ...]:
+        tagged = self._reference.with_tag(attachment_tag(manifest))
+        source = RegistrySource(self._client, tagged)
+        try:
+            document = await source.manifest()
+        except NotFoundError:
+            return ()
+        found = []
+        for layer in parse_attachments(document.raw, document.media_type):
+            payload = await source.blob_bytes(layer, SIGNATURE_LIMIT)
+            found.append(SigstoreSignature(layer.media_type, payload, MappingProxyType(dict(layer.annotations))))
+        return tuple(found)
+
+
+class DirectorySignatures:
+    """The signatures in a directory of ``dir:``."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    async def of(self, manifest: Digest, *, is_instance: bool) -> tuple[Signature, ...]:
+        """Those of the manifest itself, or of an instance, which are named for its digest."""
+        prefix = ""
+        if is_instance:
+            algorithm = "" if manifest.algorithm == "sha256" else f"{manifest.algorithm}-"
+            prefix = f"{algorithm}{manifest.encoded}."
+        return await asyncio.to_thread(read_signature_files, self._path, prefix)
+
+
+class StoredSignatures:
+    """The signatures that a store has of an image."""
+
+    def __init__(self, store: Store, record: ImageRecord) -> None:
+        self._store, self._record = store, record
+
+    async def of(self, manifest: Digest, *, is_instance: bool) -> tuple[Signature, ...]:
+        """Those of the image, or those of one of several manifests that the image goes by."""
+        try:
+            fields = Fields.from_bytes(self._record.metadata.encode() or b"{}", "the metadata of the image")
+            sizes = fields.get("signature-sizes", list, [])
+            if is_instance:
+                sizes = Fields.of(fields.get("signatures-sizes", dict, {}), "signatures-sizes").get(
+                    str(manifest), list, []
+                )
+        except DocumentError as error:
+            raise StoreCorruptError(f"image {self._record.id}: {error}") from error
+        if not sizes:
+            return ()
+        raw = await self._store.big_data(self._record, f"signature-{manifest.encoded}" if is_instance else "signatures")
+        found, position = [], 0
+        for number, size in enumerate(sizes, 1):
+            if not isinstance(size, int) or size < 0 or position + size > len(raw):
+                raise StoreCorruptError(f"image {self._record.id}: its signatures have other sizes than it says")
+            found.append(signature_from_file(raw[position : position + size], f"signature {number}"))
+            position += size
+        return tuple(found)
+
+
+def read_signature_files(directory: Path, prefix: str) -> tuple[Signature, ...]:
+    """The files ``PREFIXsignature-1`` and so on, up to the first that is missing. Raises DocumentError, StoreError."""
+    found: list[Signature] = []
+    for number in range(1, SIGNATURES_LIMIT + 1):
+        path = directory / f"{prefix}signature-{number}"
+        try:
+            with path.open("rb") as file:
+                raw = file.read(SIGNATURE_LIMIT + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return tuple(found)
+        except OSError as error:
+            raise StoreError(f"cannot be read: {error.strerror}", os.fspath(path)) from error
+        if len(raw) > SIGNATURE_LIMIT:
+            raise DocumentTooLargeError(f"{path}: more than {SIGNATURE_LIMIT} bytes, which no signature has")
+        found.append(signature_from_file(raw, str(path)))
+    raise _too_many(str(directory))
+
+
+def attachment_tag(manifest: Digest) -> str:
+    """The tag under which what sigstore attaches to a manifest is found."""
+    return f"{manifest.algorithm}-{manifest.encoded}.sig"
+
+
+def parse_attachments(raw: bytes, media_type: str | None) -> tuple[Descriptor, ...]:
+    """The layers of a manifest of attachments, each of them one. Raises DocumentError."""
+    what = "the manifest of attached signatures"
+    if (media_type or OCI_MANIFEST).partition(";")[0].strip().lower() != OCI_MANIFEST:
+        raise DocumentError(f"{what} has the media type {media_type!r}")
+    found = []
+    for item, where in Fields.from_bytes(raw, what).array("layers"):
+        layer = Fields.of(item, where)
+        annotations = layer.get("annotations", dict, {})
+        if not all(isinstance(value, str) for value in annotations.values()):
+            raise DocumentError(f"{where}.annotations has something that is no string")
+        digest, size = Digest.parse(layer.get("digest", str)), layer.get("size", int)
+        if not 0 <= size <= SIGNATURE_LIMIT:
+            raise DocumentTooLargeError(f"{where} has {size} bytes, the limit is {SIGNATURE_LIMIT}")
+        found.append(Descriptor(layer.get("mediaType", str, ""), digest, size, annotations=dict(annotations)))
+    if len(found) > SIGNATURES_LIMIT:
+        raise _too_many(what)
+    return tuple(found)
+
+
+def parse_listed(raw: bytes) -> tuple[Signature, ...]:
+    """What a registry answers by its extension for signatures; other kinds than ours are left out."""
+    found: list[Signature] = []
+    for item, where in Fields.from_bytes(raw, "the registry's list of signatures").array("signatures"):
+        entry = Fields.of(item, where)
+        if (entry.get("schemaVersion", int, 0), entry.get("type", str, "")) != (2, "atomic"):
+            continue
+        try:
+            found.append(SimpleSignature(base64.b64decode(entry.get("content", str, ""), validate=True)))
+        except (binascii.Error, ValueError) as error:
+            raise DocumentError(f"{where}.content is not base64") from error
+    if len(found) > SIGNATURES_LIMIT:
+        raise _too_many("the registry's list")
+    return tuple(found)
+
+
+async def _fetched(http: HttpClient, url: str) -> bytes | None:
+    async with http.request("GET", url) as response:
+        if response.status == 404:
+            return None
+        if response.status != 200:
+            raise UnavailableError(
+                f"{response.url}: the store of signatures answers {response.status}", temporary=response.status >= 500
+            )
+        return await response.read(SIGNATURE_LIMIT, "a signature")
+
+
+def _too_many(where: str) -> DocumentError:
+    return DocumentError(f"{where} has more than {SIGNATURES_LIMIT} signatures of one manifest, which is the limit")
