@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from asyncpull.budget import Memory
 from asyncpull.errors import StoreError, StoreWriteError
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from asyncpull.ranges import Range
     from asyncpull.spec.digest import Digest
+
+T = TypeVar("T")
 
 # A batch is written when it has this many bytes, or when its first byte has waited that long. What a killed process
 # loses per connection is about one batch, so it is small; what a fast connection gathers while the thread is busy
@@ -91,7 +93,7 @@ async def open_spool(root: Path, digest: Digest, size: int, memory: Memory | Non
 
 async def remove_spool(root: Path, digest: Digest) -> bool:
     """Remove the spool of ``digest`` unless somebody is receiving it; true if it is gone. Raises StoreError."""
-    return await asyncio.to_thread(_remove, spool_directory(root, digest))
+    return await _to_the_end(lambda: _remove(spool_directory(root, digest)))
 
 
 async def move_spooled(root: Path, digest: Digest, fd: int, path: Path) -> bool:
@@ -113,7 +115,19 @@ async def move_spooled(root: Path, digest: Digest, fd: int, path: Path) -> bool:
 
 async def sweep_spools(root: Path, older_than_seconds: float) -> int:
     """Remove the spools that nobody receives and that nothing came into for so long: how many. Raises StoreError."""
-    return await asyncio.to_thread(_sweep, root, time.time() - older_than_seconds)
+    before = time.time() - older_than_seconds
+    return await _to_the_end(lambda: _sweep(root, before))
+
+
+async def _to_the_end(job: Callable[[], T]) -> T:
+    """Do ``job`` in a thread. A cancellation waits for its end: left behind it has a lock that others find taken."""
+    future = asyncio.get_running_loop().run_in_executor(None, job)
+    try:
+        await finish(future)
+    except asyncio.CancelledError:
+        future.exception()  # taken note of; nobody else will ask
+        raise
+    return future.result()
 
 
 class Spool:

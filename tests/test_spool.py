@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,6 +183,26 @@ async def test_one_holds_it_and_the_other_waits(tmp_path: Path) -> None:
         await asyncio.sleep(0)
     assert list(tmp_path.iterdir()) == []
     assert await remove_spool(tmp_path, DIGEST)
+
+
+async def test_a_cancelled_removal_leaves_nothing_to_its_thread(tmp_path: Path) -> None:
+    """When the cancellation comes out, the spool is gone or whole, and stays that."""
+    loop, directory = asyncio.get_running_loop(), spool_directory(tmp_path, DIGEST)
+    loop.set_default_executor(ThreadPoolExecutor(1))  # so that whatever is asked of it next is done after the removal
+    for number in range(100):
+        directory.mkdir()
+        for name in ("blob", "journal"):
+            (directory / name).touch()
+        removal = asyncio.create_task(remove_spool(tmp_path, DIGEST))
+        for _ in range(1 + number % 4):
+            await asyncio.sleep(0)
+        removal.cancel()
+        await asyncio.wait((removal,))
+        left = sorted(os.listdir(directory)) if directory.exists() else []
+        assert left in ([], ["blob", "journal"])
+        await asyncio.to_thread(lambda: None)
+        assert directory.exists() == bool(left)
+        assert await remove_spool(tmp_path, DIGEST)
 
 
 async def test_whoever_waited_for_what_was_removed_makes_it_anew(tmp_path: Path) -> None:
