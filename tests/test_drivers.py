@@ -16,7 +16,7 @@ from asyncpull.store.config import StoreConfig
 from asyncpull.store.store import Store
 from tests.support import images, tars
 from tests.support.loops import loop_mounted
-from tests.support.pulls import bench_at
+from tests.support.pulls import PATIENCE, bench_at
 from tests.support.trees import list_tree
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ async def test_what_is_pulled_can_be_given_back_bit_by_bit(bench: Bench) -> None
 async def test_the_same_layer_in_several_places(bench: Bench) -> None:
     """Each one is made on the one below it, and the blob comes once: neither waits for the other for ever."""
     target = images.image([BASE, EMPTY, CHANGES, EMPTY, BASE, EMPTY])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         pulled = await bench.puller.pull(bench.offer(target))
     assert pulled.bytes_fetched == sum(
         len(blob.data) for blob in {blob.digest: blob for blob in target.layers}.values()

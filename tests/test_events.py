@@ -35,7 +35,7 @@ from asyncpull.progress import (
     VerifyStarted,
 )
 from tests.support import images
-from tests.support.pulls import Bench, Heard, bench_at, layer
+from tests.support.pulls import PATIENCE, Bench, Heard, bench_at, layer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -193,7 +193,7 @@ async def test_a_failed_pull_tells_so(bench: Bench) -> None:
 async def test_a_reader_that_stalls_stalls_no_pull(bench: Bench) -> None:
     stream = bench.puller.events()
     references = [bench.offer(images.image([layer(f"l{n}")]), str(n)) for n in range(3)]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for reference in references:
             await bench.puller.pull(reference)
     first = await anext(stream)

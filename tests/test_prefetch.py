@@ -18,7 +18,7 @@ from asyncpull.store.store import Store
 from tests.support import images
 from tests.support.command import Command
 from tests.support.docker_registry import docker_registry, is_installed
-from tests.support.pulls import AMD64, Bench, Steps, bench_at, layer
+from tests.support.pulls import AMD64, PATIENCE, Bench, Steps, bench_at, layer
 from tests.support.registry_faults import flip, hold
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ async def test_the_largest_blobs_go_first(tmp_path: Path) -> None:
         async with Puller(bench.store, platform=AMD64, access=access, limits=limits, reporter=bench.heard) as puller:
             references = [bench.offer(images.image([layer(name, size)]), name) for name, size in sizes.items()]
             running = asyncio.ensure_future(prefetch(puller, [bench.offer(first, "first"), *references]))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await bench.registry.until_asked(blob)
                 while len(bench.heard.of(Resolved)) < 9:
                     await asyncio.sleep(0.005)
@@ -157,7 +157,8 @@ async def test_cancelled_at_many_steps(tmp_path: Path) -> None:
     targets = family(3, 20_000)
     ended, limit, cancelled = False, 2, 0
     while not ended:
-        async with bench_at(tmp_path / str(limit)) as bench:
+        # What is on the disk is not looked at: no step depends on it, and a busy disk would make this last minutes.
+        async with bench_at(tmp_path / str(limit), options={"sync": "none"}) as bench:
             references = [bench.offer(target, str(number)) for number, target in enumerate(targets)]
             steps.taken = 0
             running = asyncio.create_task(prefetch(bench.puller, references))
@@ -174,7 +175,7 @@ async def test_cancelled_at_many_steps(tmp_path: Path) -> None:
             for temporary in ("overlay/tempdirs", "overlay-layers/tmp"):
                 place = bench.root / temporary
                 assert not place.exists() or not list(place.iterdir()), temporary
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 summary = await prefetch(bench.puller, references)
             assert not any(isinstance(result.outcome, AsyncpullError) for result in summary.results)
             assert bench.spools == []

@@ -36,7 +36,7 @@ from asyncpull.progress import FetchRetried, LockAwaited, PullCompleted, PullSta
 from asyncpull.pull import Puller
 from asyncpull.registry.config import RegistryAccess
 from tests.support import images, tars
-from tests.support.pulls import AMD64, HURRY, Bench, Steps, bench_at, children, layer, open_fds
+from tests.support.pulls import AMD64, HURRY, PATIENCE, Bench, Steps, bench_at, children, layer, open_fds
 from tests.support.registry_faults import cut, flip, hold, status, surplus, truncated, without_ranges
 from tests.support.registry_simulator import RegistrySimulator
 
@@ -443,13 +443,13 @@ async def test_cancelled_at_every_step(tmp_path: Path) -> None:
                 for temporary in ("overlay/tempdirs", "overlay-layers/tmp"):
                     place = bench.root / temporary
                     assert not place.exists() or not list(place.iterdir()), temporary
-            async with asyncio.timeout(20):  # no lock is left either
+            async with asyncio.timeout(PATIENCE):  # no lock is left either
                 await bench.puller.pull(bench.offer(target))
         assert len(asyncio.all_tasks()) == tasks
         assert children() == processes
         limit += 1 if "ASYNCPULL_EVERY_AWAIT" in os.environ else max(1, limit // 6)
     assert cancelled > 15
-    async with asyncio.timeout(10):  # the sockets of both ends close in the next rounds of the loop
+    async with asyncio.timeout(PATIENCE):  # the sockets of both ends close in the next rounds of the loop
         while open_fds() != fds:
             await asyncio.sleep(0.01)
 

@@ -15,7 +15,7 @@ from asyncpull.progress import CommitCompleted, ExtractCompleted, ExtractStarted
 from asyncpull.sharing import Sharing
 from asyncpull.spec.digest import Digest
 from tests.support import images
-from tests.support.pulls import Bench, bench_at, layer
+from tests.support.pulls import PATIENCE, Bench, bench_at, layer
 from tests.support.registry_faults import hold, status
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ async def test_many_pulls_in_any_order_with_failures_and_cancellations(seed: int
         await stage.pause()
         if stage.random.random() < 0.4:
             stage.random.choice(pulls).cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         outcomes = await asyncio.gather(*pulls, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {type(None), NotFoundError, asyncio.CancelledError}
     assert all(times == 1 for times in stage.committed_by.values())
@@ -149,7 +149,7 @@ async def test_each_layer_is_fetched_and_extracted_once(bench: Bench) -> None:
     targets += [images.image([*layers[:2], layer("own")]), images.image([layers[0], layers[1], layers[4]])]
     references = [bench.offer(target, str(number)) for number, target in enumerate(targets)] * 2
     random.Random(4).shuffle(references)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(bench.puller.pull(reference) for reference in references))
     blobs = {blob.digest: len(blob.data) for target in targets for blob in target.layers}
     assert {digest: bench.registry.sent(digest) for digest in blobs} == blobs
@@ -172,7 +172,7 @@ async def test_a_waiting_pull_stages_its_own_layers_and_reuses_the_shared_one(be
     one = asyncio.create_task(bench.puller.pull(bench.offer(first, "1")))
     await bench.registry.until_asked(first.layers[0].digest)
     two = asyncio.create_task(bench.puller.pull(bench.offer(second, "2")))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while second.layers[1].digest not in extracted(bench):
             await asyncio.sleep(0.01)
     assert [event.behind for event in queued(bench, 2) if event.digest == first.layers[0].digest] == [1]
@@ -198,7 +198,7 @@ async def test_the_next_takes_over_what_the_first_did_not_bring_in(bench: Bench,
     bench.registry.on(first.layers[1].digest, status(404), times=None)
     bench.registry.on(first.layers[1].digest, held_head(gate))
     one = asyncio.create_task(bench.puller.pull(bench.offer(first, "first")))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while digest not in extracted(bench):
             await asyncio.sleep(0.01)
         others = [asyncio.create_task(bench.puller.pull(bench.offer(image, str(n)))) for n, image in enumerate(rest)]
@@ -235,11 +235,11 @@ async def test_random_cancellations_lose_nothing(bench: Bench) -> None:
     pulls = [asyncio.create_task(bench.puller.pull(reference)) for reference in references]
     for victim in choose.sample(pulls, 5):
         begun = len(bench.heard.events)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while len(bench.heard.events) < begun + choose.randrange(1, 12) and not all(p.done() for p in pulls):
                 await asyncio.sleep(0.001)
         victim.cancel()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         outcomes = await asyncio.gather(*pulls, return_exceptions=True)
         done = [outcome.id for outcome in outcomes if not isinstance(outcome, BaseException)]
         assert set(done) <= {image.id for image in await bench.store.images()}

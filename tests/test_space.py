@@ -22,7 +22,7 @@ from asyncpull.spec.manifest import Descriptor, ImageConfig, Manifest
 from asyncpull.spec.platform import Platform
 from asyncpull.spec.reference import parse_reference
 from tests.support import images, tars
-from tests.support.pulls import bench_at, layer
+from tests.support.pulls import PATIENCE, bench_at, layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,7 +195,7 @@ async def test_who_has_no_room_waits_for_the_earlier_and_is_refused_alone(tmp_pa
             async with space.reserved(number, estimate((name, size)), Silent()):
                 pass
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             async with space.reserved(1, estimate(("a", 3 * MB)), Silent()):
                 await reserve(2, "a", 3 * MB)  # the same blob: it is received once
                 third = asyncio.create_task(reserve(3, "b", 3 * MB))
@@ -215,7 +215,7 @@ async def test_a_pull_that_will_not_fit_is_ended_before_the_disk_is_full(tmp_pat
         space, price, digest = Space(place, place), estimate(("a", 10 * MB)), str(Digest.of(b"a"))
 
         async def unpack() -> None:
-            async with space.reserved(2, price, Silent()) as last, asyncio.timeout(30):
+            async with space.reserved(2, price, Silent()) as last, asyncio.timeout(PATIENCE):
                 last.report(FetchCompleted(2, "x", digest, 10 * MB))
                 refused = asyncio.create_task(last.refused())
                 with (place / "unpacked").open("wb", buffering=0) as file:

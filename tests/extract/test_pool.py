@@ -32,6 +32,7 @@ from asyncpull.layer.codec import Compression
 from asyncpull.layer.split import read_split, rebuild
 from asyncpull.spec.digest import Digest
 from asyncpull.tree.marks import Marks
+from tests.support.pulls import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -283,7 +284,7 @@ async def test_implied_directories_are_adopted_from_the_base_up(tmp_path: Path) 
 
 async def workers_are(expected: set[int]) -> None:
     """The last a process does is to vanish from /proc, a moment after its descriptors are closed."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while workers() != expected:
             await asyncio.sleep(0.005)
 

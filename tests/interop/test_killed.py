@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 KILLS = 8
-WORKERS_END_SECONDS = 20
+WORKERS_END_SECONDS = 90
 MARK = "ASYNCPULL_TEST_MARK"
 
 

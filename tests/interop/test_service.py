@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-START_SECONDS = 30
+START_SECONDS = 90
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROGRAM = "docker-registry"
 USER, PASSWORD = "tester", "open sesame"
 _HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
-_START_SECONDS = 20
+_START_SECONDS = 90
 
 
 def is_installed() -> bool:

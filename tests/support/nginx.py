@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tests.support.certificates import Authority, Certificate
 
 PROGRAM = "nginx"
-_START_SECONDS = 20
-_DRAIN_SECONDS = 20
+_START_SECONDS = 90
+_DRAIN_SECONDS = 90
 _SMALLEST_WRITE = 16 << 10
 _SUBFOLDERS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 _LOG_FORMAT = (

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(asyncpull.__file__).parent
 
+PATIENCE = 200.0
+"""Seconds after which something is taken for hung: longer than a busy machine with a slow disk makes anything last."""
+
 HURRY = RetryPolicy(attempts=2, first_seconds=0.001)
 AMD64 = parse_platform("linux/amd64")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROGRAM = "squid"
 PASSWORDS = Path("/usr/lib/squid/basic_ncsa_auth")
 _USER = "proxy"
-_START_SECONDS = 20
+_START_SECONDS = 90
 
 
 def is_installed() -> bool:
