@@ -18,12 +18,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import StoreError, StoreWriteError
+from asyncpull.errors import StoreError
 from asyncpull.lockfile import LockMode, locked, try_lock
 from asyncpull.store.files import disk_errors, sync_file, write_new
 from asyncpull.waiting import finish
@@ -127,30 +128,39 @@ async def in_thread(path: Path, work: Callable[[], T], stop: Callable[[], object
 
 async def _enter(path: Path, made: list[Path], held: AsyncExitStack, mode: LockMode) -> None:
     """Have the lock held until ``held`` is closed; ``made`` gets the directories that were not there."""
+    failure: StoreError | None = None
     for _ in range(_TRIES):
-        await in_thread(path, lambda: _prepare(path, made))
         try:
+            await in_thread(path, lambda: _prepare(path, made))
             lock = await held.enter_async_context(locked(path / _LOCK, mode, is_brief=False))
-        except StoreWriteError as error:
+        except StoreError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
-            continue  # removed since we made it, by one who left
+            failure = error  # one who left has removed what we made
+            continue
         if lock.is_current():
             return
         await held.aclose()
-    raise StoreError("is made and removed again and again by others", str(path))
+    raise failure or StoreError("is made and removed again and again by others", str(path))
 
 
 def _prepare(path: Path, made: list[Path]) -> None:
-    """Make the workshop, and remove what the dead left in it, if nobody is in there."""
+    """Make the workshop, and remove what the dead left in it, if nobody is in there. Raises OSError."""
     missing = [each for each in path.parents if not each.exists()]
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
+    for each in (*reversed(missing), path):
+        _make(each, 0o700 if each == path else 0o777)
     made += missing
-    path.mkdir(mode=0o700, exist_ok=True)
     with _alone(path) as is_alone:
         if is_alone:
             _sweep(path)
+
+
+def _make(path: Path, mode: int) -> None:
+    try:
+        path.mkdir(mode)
+    except FileExistsError:
+        if not path.is_dir() and os.path.lexists(path):
+            raise
 
 
 def _leave(workshop: Workshop, made: list[Path]) -> None:
