@@ -161,9 +161,15 @@ class _Chunks:
 
 
 class HttpClient:
-    """A pool of connections, used as an async context manager. Not to be shared between event loops."""
+    """A pool of connections, used as an async context manager. Not to be shared between event loops.
 
-    def __init__(self, timeouts: HttpTimeouts | None = None, proxies: Proxies | None = None) -> None:
+    With the path of a ``unix_socket`` every request goes there, whatever the host in its URL.
+    """
+
+    def __init__(
+        self, timeouts: HttpTimeouts | None = None, proxies: Proxies | None = None, *, unix_socket: str | None = None
+    ) -> None:
+        self._unix_socket = unix_socket
         self._timeouts = timeouts or HttpTimeouts()
         self._proxies = proxies or Proxies()
         self._session: aiohttp.ClientSession | None = None
@@ -174,7 +180,9 @@ class HttpClient:
         timeouts = self._timeouts
         self._session = aiohttp.ClientSession(
             # How many connections there are is the scheduler's decision, not the pool's.
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.UnixConnector(self._unix_socket, limit=0)
+            if self._unix_socket
+            else aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.idle
             ),

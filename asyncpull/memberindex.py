@@ -49,7 +49,7 @@ from asyncpull.layer.header import (
 )
 from asyncpull.layer.pax import apply_records, is_sparse, parse_records
 from asyncpull.scratch import open_scratch, write_scratch
-from asyncpull.waiting import finish
+from asyncpull.waiting import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -134,9 +134,7 @@ async def open_members(
     DocumentError for what is no such archive; errors name the path.
     """
     async with received(path, limit=limit) as fd:
-        job = asyncio.ensure_future(asyncio.to_thread(index_members, path, fd, follow_links=follow_links))
-        await finish(job)  # a thread that reads a descriptor which is closed would read another file
-        yield job.result()
+        yield await in_thread(lambda: index_members(path, fd, follow_links=follow_links))
 
 
 @asynccontextmanager
@@ -145,7 +143,7 @@ async def received(path: str, *, limit: int = STREAM_LIMIT) -> AsyncIterator[int
 
     Raises as ``open_members``.
     """
-    fd = await _in_thread(lambda stop: _receive(path, limit, stop))
+    fd = await _in_daemon_thread(lambda stop: _receive(path, limit, stop))
     try:
         yield fd
     finally:
@@ -264,7 +262,7 @@ def _reading(path: str) -> Iterator[None]:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-async def _in_thread(receive: Callable[[threading.Event], int]) -> int:
+async def _in_daemon_thread(receive: Callable[[threading.Event], int]) -> int:
     """Have a daemon thread open a descriptor, which may take for ever where nobody writes into a pipe.
 
     Not a thread of an executor: a cancelled wait, or the end of the process, must not have to wait for it.

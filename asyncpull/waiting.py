@@ -28,6 +28,16 @@ async def finish(job: asyncio.Future[T], stop: Callable[[], object] = lambda: No
         raise cancelled
 
 
+async def in_thread(call: Callable[[], T], stop: Callable[[], object] = lambda: None) -> T:
+    """Do what blocks in a thread, to its end even if we are cancelled: it may use a descriptor that we close then.
+
+    ``stop`` is called at a cancellation, to bring the end nearer. Raises what ``call`` raises.
+    """
+    job = asyncio.get_running_loop().run_in_executor(None, call)
+    await finish(job, stop)
+    return job.result()
+
+
 async def run_all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run all at once and return their results in order.
 

@@ -35,7 +35,7 @@ LEVELS = [
         "waiting",
     },
     {"copyplan", "estimate", "events", "http", "journal", "lockfile", "memberindex", "spool", "tarstream"},
-    {"recompression", "registry", "fetch", "extract", "newfile", "space", "store"},
+    {"dockerd", "recompression", "registry", "fetch", "extract", "newfile", "space", "store"},
     {"access", "limits", "stage"},
     {"destination", "source"},
     {"trust"},

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from contextlib import ExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ from asyncpull.errors import StoreWriteError, UsageError
 from asyncpull.newfile import NewFile, exists
 from asyncpull.scratch import open_scratch, writing
 from asyncpull.spec.location import DockerArchiveLocation
-from asyncpull.waiting import finish
+from asyncpull.waiting import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -51,9 +52,7 @@ async def new_docker_archive(path: str) -> AsyncIterator[NewDockerArchive]:
     Raises StoreWriteError where the file cannot be made, NoSpaceError.
     """
     with ExitStack() as opened:
-        job = asyncio.ensure_future(asyncio.to_thread(_open, path, opened))
-        await finish(job)
-        archive = job.result()
+        archive = await in_thread(lambda: _open(path, opened))
         yield archive
         if archive.contents.has_images:
             await archive.publish()
@@ -78,9 +77,7 @@ class NewDockerArchive:
         self._is_published = True
         await self.contents.finish()
         if self._file is not None:
-            job = asyncio.ensure_future(asyncio.to_thread(self._file.publish, replace=False))
-            await finish(job)
-            job.result()
+            await in_thread(partial(self._file.publish, replace=False))
         else:
             await _send(self._path, self.contents)
 

@@ -11,6 +11,7 @@ import asyncio
 import os
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from asyncpull.errors import DocumentError, SizeMismatchError, StoreError
@@ -30,7 +31,7 @@ from asyncpull.spec.dockerarchive import (
     legacy_layers,
 )
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Manifest, parse_document
-from asyncpull.waiting import finish
+from asyncpull.waiting import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -188,10 +189,8 @@ class SavedArchive:
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         """Do it, whole: a cancellation waits, for a thread must not write to a descriptor that is closed."""
-        job = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
-        await finish(job)
         with writing(self.name):
-            return job.result()
+            return await in_thread(partial(call, *arguments))
 
 
 class ArchiveDestination:

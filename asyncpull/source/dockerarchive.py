@@ -6,7 +6,6 @@ the image is known by the digests and sizes of uncompressed layers, so that one 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from asyncpull.spec.digest import Digest
 from asyncpull.spec.dockerarchive import MANIFEST, MANIFEST_LIMIT, choose_image, made_manifest, parse_images
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig
 from asyncpull.spec.source import SourceDocument
-from asyncpull.waiting import finish
+from asyncpull.waiting import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -87,10 +86,8 @@ async def open_image(
     """
     stop = threading.Event()
     image = _Image()
-    job = asyncio.ensure_future(asyncio.to_thread(_read_image, image, members, reference, number, stop))
     try:
-        await finish(job, stop.set)
-        job.result()
+        await in_thread(lambda: _read_image(image, members, reference, number, stop), stop.set)
         yield DockerArchiveSource(name, image)
     finally:
         image.close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from asyncpull.access import Access
 from asyncpull.errors import UsageError
 from asyncpull.spec.location import (
+    DaemonLocation,
     DirectoryLocation,
     DockerArchiveLocation,
     LayoutArchiveLocation,
@@ -63,5 +64,12 @@ async def _open(location: Location, access: Access, client: RegistryClient | Non
             from asyncpull.source.dockerarchive import open_docker_archive
 
             return await opened.enter_async_context(open_docker_archive(location))
+        case DaemonLocation():
+            from asyncpull.dockerd import DaemonAddress
+            from asyncpull.source.daemon import open_daemon_image
+
+            registry = access.registry
+            address = DaemonAddress.find(access.daemon_host, tls_verify=registry.tls_verify, cert_dir=registry.cert_dir)
+            return await opened.enter_async_context(open_daemon_image(location, address))
         case _:
             raise UsageError(f"{location}: nothing can be read from {location.transport}")
