@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from asyncpull.store.records import IMAGES, LAYERS
+from asyncpull.store.files import disk_errors
+from asyncpull.store.records import IMAGES, LAYERS, big_data_file_name
 from asyncpull.store.table import Table
 from asyncpull.store.views import ImageRecord, LayerRecord
 
@@ -33,6 +34,25 @@ class AdditionalStore:
     def tar_split_path(self, layer_id: str) -> Path:
         """The tar-split file of a layer there."""
         return self.layers.directory / f"{layer_id}.tar-split.gz"
+
+    def read_image(self, rows: Rows[ImageRecord], image_id: str) -> LentImage | None:
+        """An image there with all of its data. Needs the lock that ``rows`` were read under. Raises StoreError."""
+        record = rows.by_id.get(image_id)
+        if record is None:
+            return None
+        directory = self.images.directory / image_id
+        with disk_errors(directory):
+            items = [(key, (directory / big_data_file_name(key)).read_bytes()) for key in record.big_data_names]
+        return LentImage(record, rows.raw(image_id), tuple(items))
+
+
+@dataclass(frozen=True, slots=True)
+class LentImage:
+    """All that an image is besides its layers: its record, as it is on disk too, and its items of big data."""
+
+    record: ImageRecord
+    raw: Raw
+    items: tuple[tuple[str, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)

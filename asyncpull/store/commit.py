@@ -20,6 +20,7 @@ from asyncpull.store.layers import MAX_LAYERS, Addition, new_record
 from asyncpull.store.records import big_data_file_name
 
 if TYPE_CHECKING:
+    from asyncpull.store.additional import LentImage
     from asyncpull.store.images import ImageWriter
     from asyncpull.store.layers import Layers, LayerWriter
     from asyncpull.store.staging import NewImage, NewLayer
@@ -76,8 +77,8 @@ def prepare(layers: Layers, image: NewImage) -> None:
                 kernel.sync_file_system(path)
 
 
-def commit(layers: LayerWriter, images: ImageWriter, image: NewImage) -> ImageRecord:
-    """Record a checked and prepared image; after an error the store is what it was.
+def commit(layers: LayerWriter, images: ImageWriter, image: NewImage, lent: LentImage | None = None) -> ImageRecord:
+    """Record a checked and prepared image, which another store may lend; after an error the store is what it was.
 
     Raises NotInStoreError if a layer that was to be reused is gone: pull again. StoreCorruptError, NoSpaceError,
     StoreWriteError, StoreError.
@@ -85,7 +86,7 @@ def commit(layers: LayerWriter, images: ImageWriter, image: NewImage) -> ImageRe
     additions = [_addition(layer) for layer in image.layers if not _is_there(layers, layer)]
     layers.add(additions)
     try:
-        return images.put(image)
+        return images.put(image, lent)
     except BaseException:
         layers.undo(additions)
         raise

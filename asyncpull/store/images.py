@@ -7,6 +7,7 @@ which everybody ignores. A name belongs to one image: whoever takes it leaves th
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import InvalidReferenceError, NotInStoreError, StoreCorruptError, StoreError
@@ -27,10 +28,11 @@ from asyncpull.store.views import ImageRecord
 from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from asyncpull.lockfile import LockedFile
+    from asyncpull.store.additional import LentImage
     from asyncpull.store.staging import NewImage
     from asyncpull.store.table import Rows
 
@@ -63,8 +65,27 @@ class ImageWriter:
         """The image with this ID, the store's own or a lent one."""
         return self.rows.by_id.get(image_id) or self._lent.get(image_id)
 
-    def put(self, image: NewImage) -> ImageRecord:
+    @contextmanager
+    def taken_over(self, lent: LentImage | None) -> Iterator[None]:
+        """Have a record of the store's own for a lent image that is to change, as podman; not if the body fails.
+
+        It has the names there, but for those that other images have here. Its copies with other owners stay behind.
+        Nothing is done if there is such a record already.
+        """
+        if lent is None or lent.record.id in self.rows.by_id:
+            yield
+            return
+        try:
+            self._take_over(lent)
+            yield
+        except BaseException:
+            self._take_back(lent.record.id)
+            raise
+
+    def put(self, image: NewImage, lent: LentImage | None = None) -> ImageRecord:
         """Record an image, or bring the one with this ID up to date: its items are overwritten, its names added.
+
+        If another store lends it, what it has there stays too.
 
         Raises StoreCorruptError if the image is there on other layers, NoSpaceError, StoreWriteError, StoreError.
         """
@@ -77,18 +98,18 @@ class ImageWriter:
                 "remove that image and pull again",
             )
         directory = self._images.directory / image.id
-        with disk_errors(directory):
+        with disk_errors(directory), self.taken_over(lent if lent and lent.record.layer == top else None):
             try:
                 self._write_big_data(directory, image.big_data)
-                self._record(image, existing, top)
+                self._record(image, self.rows.by_id.get(image.id), top)
             except BaseException:
-                if existing is None:
+                if image.id not in self.rows.by_id:
                     remove_tree(directory)
                 raise
         return self.rows.by_id[image.id]
 
     def add_names(self, image_id: str, names: Sequence[str]) -> None:
-        """Name an image; the names are taken from images that have them."""
+        """Name an image; the names are taken from images that have them. Raises KeyError if there is no such image."""
         image = self.rows.by_id[image_id]
         named = _named(*names_added(image.names, image.names_history, names))
         changes = {**_losing(self.rows, image_id, names), image_id: named}
@@ -117,6 +138,22 @@ class ImageWriter:
             self._write_big_data(directory, items)
         values = _items(self.rows.by_id[image_id], items)
         self.rows = self._images.table.change(self._lock, self.rows, {image_id: values})
+
+    def _take_over(self, lent: LentImage) -> None:
+        image_id = lent.record.id
+        directory = self._images.directory / image_id
+        with disk_errors(directory):
+            self._write_big_data(directory, lent.items)
+        taken = {name for image in self.rows.by_id.values() for name in image.names}
+        names = [name for name in lent.record.names if name not in taken]
+        raw = updated(lent.raw, IMAGES, {"names": names, "mapped-layers": []})
+        self.rows = self._images.table.change(self._lock, self.rows, {}, append=(raw,))
+
+    def _take_back(self, image_id: str) -> None:
+        if image_id in self.rows.by_id:
+            self.remove(image_id)
+        else:
+            remove_tree(self._images.directory / image_id)
 
     def _write_big_data(self, directory: Path, items: Sequence[tuple[str, bytes]]) -> None:
         make_directory(directory, 0o700)

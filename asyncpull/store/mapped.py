@@ -76,7 +76,7 @@ async def top_for(
     if image.read_only:
         raise MountError(
             f"image {image.id[:12]} is in an additional image store, so no copy with other owners can be made of it",
-            "pull the image into this store first",
+            "pull the image into this store first, or give it a name here",
         )
     copy = await sections.chore(stage_copy, sections.layers, staging, top.layer, mappings, in_userns=in_userns)
     async with sections.writing_everything() as every:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from asyncpull.errors import StoreCorruptError, StoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked, locked_if_there
-from asyncpull.store.additional import AdditionalStore, Lent
+from asyncpull.store.additional import AdditionalStore, Lent, LentImage
 from asyncpull.store.containers import Containers, ContainerWriter
 from asyncpull.store.images import Images, ImageWriter
 from asyncpull.store.layers import LayerReader, Layers, LayerWriter
@@ -166,6 +166,19 @@ class Sections:
             for image in (await self._read_lent(store.images)).by_id.values():
                 lent.setdefault(image.id, image)
         return lent
+
+    async def lent_image(self, image_id: str) -> LentImage | None:
+        """An image of an additional store, the first that has it, with its data. Takes their locks for a moment.
+
+        Raises StoreError.
+        """
+        for store in self.additional:
+            async with locked_if_there(store.images.lock_path) as lock:
+                rows = await self.work(store.images.load, lock)
+                image = await self.work(store.read_image, rows, image_id)
+            if image is not None:
+                return image
+        return None
 
     def require_writable(self) -> None:
         """Raise StoreWriteError if the store is on read-only media."""

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.spec.digest import Digest
+    from asyncpull.store.additional import LentImage
+    from asyncpull.store.images import ImageWriter
     from asyncpull.store.staging import StagedLayer
     from asyncpull.store.views import ContainerRecord, ImageRecord
 
@@ -164,36 +166,39 @@ class Store(Upkeep, Packer):
         committing.check_image(image)
         sections = self._sections
         await sections.chore(committing.prepare, sections.layers, image)
+        lent = await sections.lent_image(image.id)
         async with sections.writing_layers() as layers, sections.writing_images() as images:
-            return await sections.work(committing.commit, layers, images, image)
+            return await sections.work(committing.commit, layers, images, image, lent)
 
     # --------------------------------------------------------------------------------------- names of images
 
     async def tag(self, image: ImageRecord | str, name: str) -> ImageRecord:
         """Give an image one more name, taking it from an image that has it. Takes images.lock, exclusively.
 
-        Raises InvalidReferenceError, NotInStoreError, StoreWriteError if another store lends the image, StoreError.
+        An image that another store lends gets a record of this store's own, with all names that it has. That one counts
+        from then on; removing it lets the lent one be seen again. Raises InvalidReferenceError, NotInStoreError,
+        StoreWriteError, StoreError.
         """
         stored = parse_reference(name).store_name
-        await self._require_own(_id_of(image))
+        lent = await self._lent(_id_of(image))
         async with self._sections.writing_images() as images:
-            target = require(find_image(images.rows, _id_of(image)), "image", _id_of(image))
-            await self._sections.work(images.add_names, target.id, (stored,))
+            target = lent.record if lent else require(find_image(images.rows, _id_of(image)), "image", _id_of(image))
+            await self._sections.work(_add_name, images, target.id, stored, lent)
             return images.rows.by_id[target.id]
 
     async def untag(self, image: ImageRecord | str, name: str) -> ImageRecord:
         """Take a name from an image, which stays, nameless perhaps. Takes images.lock, exclusively.
 
-        Raises InvalidReferenceError, NotInStoreError, also if it is no name of this image, StoreWriteError if another
-        store lends the image, StoreError.
+        An image that another store lends gets a record of this store's own, as with ``tag``. Raises
+        InvalidReferenceError, NotInStoreError, also if it is no name of this image, StoreWriteError, StoreError.
         """
-        await self._require_own(_id_of(image))
+        lent = await self._lent(_id_of(image))
         async with self._sections.writing_images() as images:
-            target = require(find_image(images.rows, _id_of(image)), "image", _id_of(image))
+            target = lent.record if lent else require(find_image(images.rows, _id_of(image)), "image", _id_of(image))
             stored = own_name(target, name)
             if stored is None:
                 raise NotInStoreError(f"image {target.id[:12]} has no name {name!r}")
-            await self._sections.work(images.remove_names, target.id, (stored,))
+            await self._sections.work(_remove_name, images, target.id, stored, lent)
             return images.rows.by_id[target.id]
 
     # -------------------------------------------------------------------------------------------- containers
@@ -292,8 +297,14 @@ class Store(Upkeep, Packer):
             await sections.work(remove_image, every, sections.mounts, found)
             return (*found.names, found.id)
 
+    async def _lent(self, target: str) -> LentImage | None:
+        """The image that is meant, if another store lends it. Raises NotInStoreError, StoreWriteError, StoreError."""
+        self._sections.require_writable()
+        found = await self.image(target)
+        return await self._sections.lent_image(found.id) if found.read_only else None
+
     async def _require_own(self, target: str) -> None:
-        """Raise StoreWriteError if an image cannot be changed from here."""
+        """Raise StoreWriteError if an image cannot be removed from here."""
         self._sections.require_writable()
         found = await self.image(target)
         if found.read_only:
@@ -307,6 +318,16 @@ class Store(Upkeep, Packer):
             await self.remove_container(container, force=True)
         if image.layer is not None:
             await self._unmount_if_mounted([image.layer])
+
+
+def _add_name(images: ImageWriter, image_id: str, name: str, lent: LentImage | None) -> None:
+    with images.taken_over(lent):
+        images.add_names(image_id, (name,))
+
+
+def _remove_name(images: ImageWriter, image_id: str, name: str, lent: LentImage | None) -> None:
+    with images.taken_over(lent):
+        images.remove_names(image_id, (name,))
 
 
 def _id_of(target: ImageRecord | ContainerRecord | str) -> str:

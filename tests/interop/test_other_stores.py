@@ -112,6 +112,62 @@ def test_a_pull_of_an_image_whose_layers_are_all_lent_writes_only_its_record(
 
 
 @pytest.fixture
+def borrowers(newest: Peer, place_of_newest: Path, references: tuple[str, str]) -> tuple[SharedStore, SharedStore]:
+    """Two stores, for asyncpull and for podman, to which a third lends an image; podman 4.3 did less with it."""
+    names = ("lender", "ours", "theirs")
+    for name in names:
+        (place_of_newest / name).mkdir()
+    lender, ours, theirs = (SharedStore(newest, place_of_newest / name) for name in names)
+    lender.podman_pull(references[0])
+    with_lent = ("--storage-opt", f"overlay.imagestore={lender.root}")
+    return replace(ours, options=with_lent), replace(theirs, options=with_lent)
+
+
+def test_a_lent_image_is_named_as_podman_does_it(
+    borrowers: tuple[SharedStore, SharedStore], place_of_newest: Path, references: tuple[str, str]
+) -> None:
+    ours, theirs = borrowers
+    before = _everything(place_of_newest / "lender/root")
+
+    ours.asyncpull("tag", references[0], "localhost/named:1")
+    theirs.podman("tag", references[0], "localhost/named:1")
+
+    assert ours.image_records() == theirs.image_records()
+    for store in borrowers:
+        tags = json.loads(store.podman("image", "inspect", "--format", "{{json .RepoTags}}", "localhost/named:1"))
+        assert tags == ["localhost/named:1", references[0]]
+        (listed,) = json.loads(store.asyncpull("images", "--json"))
+        assert (listed["names"], listed["read_only"]) == (["localhost/named:1", references[0]], False)
+        assert store.asyncpull("check", "--quick") == ""
+    ours.check()
+    ours.asyncpull("untag", references[0], references[0])
+    theirs.podman("untag", references[0], references[0])
+    assert ours.image_records() == theirs.image_records()
+    ours.podman("create", "--name", "c", "--network", "none", "localhost/named:1", "sh")
+    ours.podman("rm", "c")
+    ours.podman("rmi", "localhost/named:1")
+    theirs.asyncpull("rmi", "localhost/named:1")
+    assert ours.image_records() == theirs.image_records() == []
+    assert _everything(place_of_newest / "lender/root") == before
+
+
+def test_a_pull_of_a_lent_image_by_another_name_keeps_both(
+    borrowers: tuple[SharedStore, SharedStore], registry: Registry, references: tuple[str, str]
+) -> None:
+    other = registry.push("places/again", "1", image([base_layer(), odd_layer()]))
+    ours, theirs = borrowers
+
+    ours.pull(other)
+    theirs.podman_pull(other)
+
+    (record,), (expected,) = ours.image_records(), theirs.image_records()
+    assert record["names"] == [other, references[0]]
+    for key in ("names", "digest", "layer", "created", "big-data-digests"):
+        assert record[key] == expected[key]
+    assert ours.layer_records() == theirs.layer_records() == []
+
+
+@pytest.fixture
 def apart(newest: Peer, place_of_newest: Path) -> SharedStore:
     """A store whose images are kept apart; podman has the option since 4.7."""
     return SharedStore(newest, place_of_newest, options=("--imagestore", str(place_of_newest / "images")))

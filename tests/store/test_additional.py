@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import subprocess
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.errors import MountError, StoreWriteError
+from asyncpull.errors import MountError, NotInStoreError, StoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked
 from asyncpull.store.check.findings import Damage, Subject
 from asyncpull.store.store import Store
-from tests.store.made import MadeLayer, commit_image, config_at, everything_in
+from tests.store.made import MadeLayer, commit_image, config_at, everything_in, leftovers
 from tests.support.images import image
 from tests.support.pulls import bench_at, layer
 
@@ -73,7 +76,7 @@ async def test_layers_that_are_lent_are_not_stored_again(borrower: StoreConfig, 
         links = [(lender.graph_root / "overlay" / layer / "link").read_text() for layer in reversed(lent)]
         assert (directory / "lower").read_text() == ":".join(f"l/{link}" for link in links)
         await store.remove_image(image.id)
-        await store.remove_image(same.id)
+        await store.remove_image(same.id, force=True)
         assert (await store.image("lent:1")).read_only
     assert everything_in(lender.graph_root) == before
 
@@ -84,13 +87,86 @@ async def test_what_is_lent_cannot_be_changed(borrower: StoreConfig, lender: Sto
         for change in (
             store.remove_image("lent:1"),
             store.remove_image("lent:1", force=True),
-            store.tag("lent:1", "localhost/another:1"),
-            store.untag("lent:1", "localhost/lent:1"),
         ):
             with pytest.raises(StoreWriteError, match="additional image store") as caught:
                 await change
             assert caught.value.hint
     assert everything_in(lender.graph_root) == before
+
+
+async def test_a_lent_image_that_gets_or_loses_a_name_has_a_record_here(
+    borrower: StoreConfig, lender: StoreConfig
+) -> None:
+    before = everything_in(lender.graph_root)
+    (raw,) = json.loads((lender.graph_root / "overlay-images/images.json").read_bytes())
+    async with Store.open(borrower) as store:
+        (lent,) = await store.images()
+        tagged = await store.tag("lent:1", "localhost/another:1")
+        assert tagged.names == ("localhost/another:1", "localhost/lent:1")
+        assert await store.images() == [tagged]
+        assert (tagged.read_only, tagged.id, tagged.created) == (False, lent.id, lent.created)
+        (own,) = json.loads((borrower.graph_root / "overlay-images/images.json").read_bytes())
+        for key in ("names", "names-history"):
+            del own[key], raw[key]
+        assert own == raw
+        for key in lent.big_data_names:
+            assert await store.big_data(tagged, key) == await store.big_data(lent, key)
+        assert (await store.check(full=False)).findings == ()
+
+        assert await store.remove_image(tagged.id, force=True) == (*tagged.names, tagged.id)
+        assert await store.images() == [lent]
+        assert (await store.untag("lent:1", "lent:1")).names == ()
+        assert [image.names for image in await store.images()] == [()]
+        with pytest.raises(NotInStoreError):
+            await store.image("lent:1")
+        with pytest.raises(NotInStoreError, match="has no name"):
+            await store.untag(lent.id, "localhost/never:1")
+    assert leftovers(borrower.graph_root) == []
+    assert everything_in(lender.graph_root) == before
+
+
+async def test_a_name_that_an_own_image_has_stays_there_when_a_lent_one_is_named(borrower: StoreConfig) -> None:
+    async with Store.open(borrower) as store:
+        own = await commit_image(store, "localhost/lent:1", OTHER)
+        lent = next(image for image in await store.images() if image.read_only)
+        tagged = await store.tag(lent, "localhost/more:1")
+        assert tagged.names == ("localhost/more:1",)
+        assert (await store.image("lent:1")).id == own.id
+        assert (await store.tag(tagged, "localhost/lent:1")).names == ("localhost/lent:1", "localhost/more:1")
+        assert (await store.image(own.id)).names == ()
+
+
+async def test_a_pull_of_a_lent_image_keeps_the_names_it_has(borrower: StoreConfig) -> None:
+    async with Store.open(borrower) as store:
+        lent = [layer.id for layer in await store.layers()]
+        image = await commit_image(store, "localhost/same:1", BASE, TOP, reuse=lent)
+        assert image.names == ("localhost/same:1", "localhost/lent:1")
+
+
+@contextmanager
+def _largest_file(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("fails", ["the data", "the record", "the name"])
+async def test_a_name_that_cannot_be_written_leaves_a_lent_image_what_it_was(
+    borrower: StoreConfig, lender: StoreConfig, fails: str
+) -> None:
+    record = len((lender.graph_root / "overlay-images/images.json").read_bytes())
+    size = {"the data": 0, "the record": record + 50, "the name": 2 * record + 100}[fails]
+    async with Store.open(borrower) as store:
+        own = await commit_image(store, "localhost/own:1", OTHER)
+        lent = await store.image("lent:1")
+        before = everything_in(borrower.graph_root)
+        with _largest_file(size), pytest.raises(StoreError):
+            await store.tag(lent, f"localhost/{'another' * 20}:1")
+        assert everything_in(borrower.graph_root) == before
+        assert await store.images() == [own, lent]
 
 
 async def test_the_stores_own_records_come_first_then_stores_in_their_order(
