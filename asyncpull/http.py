@@ -9,6 +9,8 @@ What is different from aiohttp as it comes:
   body have limits of their own.
 - Redirects are followed here. ``Authorization`` is sent to the origin (scheme, host, port) it was meant for and to no
   other, and https is not left for http unless the caller said that plain http is fine.
+- A body is sent as it comes, piece by piece: whoever makes it waits while the server does not take more, and the server
+  must take a piece within the limit for pauses. How long the next piece takes to be made is nobody's fault here.
 - Every request of a redirect, and every token, goes through the proxy that the environment names for its URL; the
   proxy's password goes to the proxy only.
 - What is only for one origin (certificates of ours, headers that may be secrets) is left out once a redirect left it.
@@ -44,13 +46,14 @@ from asyncpull.proxies import Proxies
 from asyncpull.tls import TlsFiles, make_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
 USER_AGENT = "asyncpull/0.1.0"
 REDIRECT_LIMIT = 10
 _HEADER_LIMIT = 32 << 10  # bytes per header line: a signed Location may be long
+_PIECE = 256 << 10  # bytes of a body that are handed on at once, within the limit for pauses
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Their bodies are sent again where they are redirected to; every other redirect makes a GET of it.
 _SAME_METHOD = frozenset({307, 308})
@@ -59,11 +62,28 @@ _TLS_HINT = "if this registry is to be trusted without a valid certificate, mark
 
 @dataclass(frozen=True, slots=True)
 class HttpTimeouts:
-    """Limits in seconds: to connect, TLS included; until all headers are here; between two reads of a body."""
+    """Limits in seconds: to connect, TLS included; until all headers are here; between two reads or writes of a body.
+
+    ``verdict`` is the limit for the headers that answer a body that was sent: a registry hashes, and often copies, a
+    whole blob before it answers.
+    """
 
     connect: float = 30.0
     headers: float = 60.0
     idle: float = 30.0
+    verdict: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A body of ``length`` bytes that is sent as it comes; ``open`` begins it anew for every try.
+
+    What the iteration raises ends the request and is what the request raises. The iterator is closed in the end, if it
+    can be. Such a body may be redirected anywhere: it holds no secret, for nothing of ours does but credentials.
+    """
+
+    length: int
+    open: Callable[[], AsyncIterator[bytes | memoryview]]
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -88,7 +108,7 @@ class HttpResponse:
     """
 
     def __init__(self, response: aiohttp.ClientResponse, url: str, *, is_foreign: bool) -> None:
-        self._response = response
+        self._response, self._url = response, url
         self.url = redact(url)
         self.is_foreign = is_foreign
         self.status = response.status
@@ -97,6 +117,12 @@ class HttpResponse:
     def all(self, name: str) -> tuple[str, ...]:
         """Every value of a header that may come several times."""
         return tuple(self._response.headers.getall(name, ()))
+
+    @property
+    def location(self) -> str | None:
+        """The absolute URL that Location names, which may be a secret; None where there is none."""
+        location = self.headers.get("Location")
+        return None if location is None else urljoin(self._url, location)
 
     @property
     def content_length(self) -> int | None:
@@ -183,9 +209,7 @@ class HttpClient:
             connector=aiohttp.UnixConnector(self._unix_socket, limit=0)
             if self._unix_socket
             else aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(
-                total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.idle
-            ),
+            timeout=_session_timeout(timeouts, timeouts.idle),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -210,7 +234,8 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         private_headers: Mapping[str, str] | None = None,
         authorization: str | None = None,
-        body: bytes | None = None,
+        body: bytes | Stream | None = None,
+        home: str | None = None,
         tls: TlsFiles | None = None,
         verify_tls: bool = True,
         plain_http: bool = False,
@@ -218,26 +243,29 @@ class HttpClient:
         """Send a request and yield the response once its headers are here, whatever its status.
 
         ``private_headers`` are sent, like ``authorization`` and the client certificates of ``tls``, to the origin of
-        ``url`` only; a request with a ``body`` is not redirected to another origin. ``plain_http`` allows a redirect
-        from https to http. Leaving the context with the body unread closes the connection. Raises UnavailableError
-        and TemporaryError, also while the body is read; AuthenticationError where a proxy wants to know who we are;
-        ConfigurationError for certificates and proxies that cannot be used.
+        ``home`` only, which is a URL that ``url`` may be relative to, and ``url`` itself where it is not given. A
+        request with a ``body`` of bytes, which may be a secret, is not redirected to another origin. ``plain_http``
+        allows a redirect from https to http. Leaving the context with the body unread closes the connection. Raises
+        UnavailableError and TemporaryError, also while the body is read; AuthenticationError where a proxy wants to
+        know who we are; ConfigurationError for certificates and proxies that cannot be used; and what a Stream raises.
         """
-        home, is_foreign, tls = origin(url), False, tls or TlsFiles()
+        if home is not None:
+            url = _next_url(home, url, plain_http=plain_http)
+        homeland, is_foreign, tls = origin(home or url), False, tls or TlsFiles()
         for _ in range(REDIRECT_LIMIT):
             # Once abroad, always abroad: a foreign server must not choose what we ask for in our own name.
-            is_foreign = is_foreign or origin(url) != home
+            is_foreign = is_foreign or origin(url) != homeland
             sent = dict(headers or {})
             if is_foreign:
-                if body is not None:
+                if isinstance(body, bytes):
                     raise UnavailableError(f"{redact(url)}: is where a request with secrets is redirected to")
                 tls = tls.without_clients()
             else:
                 sent |= private_headers or {}
                 if authorization is not None:
                     sent["Authorization"] = authorization
-            response = await self._send(method, url, sent, body, await self._context(tls, verify=verify_tls))
-            async with response:
+            context = await self._context(tls, verify=verify_tls)
+            async with self._sending(method, url, sent, body, context) as response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
                     yield HttpResponse(response, url, is_foreign=is_foreign)
@@ -247,8 +275,41 @@ class HttpClient:
             url = _next_url(url, location, plain_http=plain_http)
         raise UnavailableError(f"{redact(url)}: more than {REDIRECT_LIMIT} redirects")
 
+    @asynccontextmanager
+    async def _sending(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | Stream | None,
+        context: ssl.SSLContext | bool,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response, for whose time the rest of a streamed body may still be on its way."""
+        if not isinstance(body, Stream):
+            async with await self._send(method, url, headers, body, context) as response:
+                yield response
+            return
+        headers = headers | {"Content-Length": str(body.length)}
+        sending = _Sending(body, self._timeouts)
+        try:
+            try:
+                response = await self._send(method, url, headers, sending, context)
+            except SourceError as error:
+                if sending.failure is not None:
+                    raise sending.failure from error
+                raise
+            async with response:
+                yield response
+        finally:
+            await sending.aclose()
+
     async def _send(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None, context: ssl.SSLContext | bool
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | _Sending | None,
+        context: ssl.SSLContext | bool,
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("HttpClient is used outside of its async with")
@@ -257,19 +318,28 @@ class HttpClient:
         if origin(url)[0] == "http":
             # What goes through a tunnel is not for the proxy's eyes; what does not is read and changed by it.
             headers, for_proxy = headers | for_proxy, {}
+        timeouts = self._timeouts
+        # By itself aiohttp would wait for the answer to a long body no longer than for a piece of one.
+        idle = timeouts.verdict if isinstance(body, _Sending) else timeouts.idle
         with _translated(redact(url), proxy):
-            async with asyncio.timeout(self._timeouts.headers):
+            async with asyncio.timeout(timeouts.headers) as limit:
+                sending = body if isinstance(body, _Sending) else None
+                if sending is not None:
+                    sending.limit = limit
                 response = await self._session.request(
                     method,
                     # Without user information, which aiohttp would turn into an Authorization of its own.
                     URL(url, encoded=True).with_user(None),
                     headers=headers,
                     data=body,
+                    timeout=_session_timeout(timeouts, idle),
                     allow_redirects=False,
                     ssl=context,
                     proxy=None if proxy is None else URL(proxy).with_user(None),
                     proxy_headers=for_proxy,
                 )
+                if sending is not None:
+                    sending.limit = None
         if proxy is not None and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             response.close()
             raise _refused_by_proxy(redact(url), proxy, response.status)
@@ -283,6 +353,63 @@ class HttpClient:
             if (files, verify) not in self._contexts:
                 self._contexts[files, verify] = await asyncio.to_thread(make_context, files, verify=verify)
         return self._contexts[files, verify]
+
+
+class _Sending:
+    """A Stream on its way, for aiohttp, which iterates in a task of its own.
+
+    ``limit`` ends the request; it is moved while pieces are taken, and set aside while the next one is made.
+    ``failure`` is what the Stream raised.
+    """
+
+    def __init__(self, stream: Stream, timeouts: HttpTimeouts) -> None:
+        self._stream, self._timeouts = stream, timeouts
+        self._pieces: AsyncIterator[bytes | memoryview] | None = None
+        self._rest = memoryview(b"")
+        self._taking = asyncio.Lock()
+        self.limit: asyncio.Timeout | None = None
+        self.failure: Exception | None = None
+
+    def __aiter__(self) -> Self:
+        if self._pieces is not None:  # whether what was sent has arrived, nobody knows here
+            raise ConnectionResetError
+        return self
+
+    async def __anext__(self) -> memoryview:
+        async with self._taking:
+            if not self._rest:
+                self._allow(None)
+                try:
+                    if self._pieces is None:
+                        self._pieces = self._stream.open()
+                    self._rest = memoryview(await anext(self._pieces))
+                except StopAsyncIteration:
+                    self._allow(self._timeouts.verdict)
+                    raise
+                except Exception as error:
+                    self.failure = error
+                    raise
+            self._allow(self._timeouts.idle)
+            piece, self._rest = self._rest[:_PIECE], self._rest[_PIECE:]
+            return piece
+
+    async def aclose(self) -> None:
+        """Be done with it, whether all was sent or not."""
+        self.limit = None
+        async with self._taking:  # who is taking a piece was cancelled by now
+            pieces, self._pieces, self._rest = self._pieces, None, memoryview(b"")
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _allow(self, seconds: float | None) -> None:
+        if self.limit is not None and not self.limit.expired():
+            now = asyncio.get_running_loop().time()
+            self.limit.reschedule(None if seconds is None else now + seconds)
+
+
+def _session_timeout(timeouts: HttpTimeouts, idle: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=idle)
 
 
 def _proxy_headers(proxy: str) -> dict[str, str]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.errors import DocumentTooLargeError, TemporaryError, UnavailableError
-from asyncpull.http import HttpClient, HttpTimeouts, origin, redact
+from asyncpull.errors import DocumentTooLargeError, StoreError, TemporaryError, UnavailableError
+from asyncpull.http import HttpClient, HttpTimeouts, Stream, origin, redact
 from tests.support.registry_faults import chunked, cut, header, redirect, slow_head, stall, status, until_close
 from tests.support.registry_simulator import RegistrySimulator
 
@@ -303,3 +303,96 @@ async def test_it_is_used_inside_its_context() -> None:
     with pytest.raises(RuntimeError):
         async with HttpClient().request("GET", "http://127.0.0.1:1/"):
             pass
+
+
+# Bodies that are sent as they come
+
+
+async def pieces(*parts: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+    if error is not None:
+        raise error
+
+
+async def test_a_stream_arrives_as_it_was_made(registry: RegistrySimulator, client: HttpClient) -> None:
+    body = Stream(300_003, lambda: pieces(b"abc", bytes(300_000)))
+    async with client.request("PUT", f"{registry.url}/v2/x", body=body) as response:
+        assert response.status == 404
+    [request] = registry.requests
+    assert request.body == b"abc" + bytes(300_000)
+    assert request.headers["content-length"] == "300003"
+
+
+async def test_what_a_stream_raises_is_raised_and_the_body_left_unfinished(
+    registry: RegistrySimulator, client: HttpClient
+) -> None:
+    trouble = StoreError("gone")
+    with pytest.raises(StoreError) as caught:
+        async with client.request("PUT", registry.url, body=Stream(10, lambda: pieces(b"abc", error=trouble))):
+            pass
+    assert caught.value is trouble
+    assert registry.requests == []
+
+
+async def test_a_stream_is_closed_also_if_nobody_wanted_all_of_it(client: HttpClient) -> None:
+    """The server answers and closes while the body is on its way."""
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1 << 20)
+        finally:
+            closed.set()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        await asyncio.wait_for(closed.wait(), 60)
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with client.request("PUT", url, body=Stream(1 << 40, endless)) as response:
+            assert response.status == 413
+        assert closed.is_set()
+
+
+async def test_a_server_that_takes_nothing_more_is_given_up() -> None:
+    stuck = asyncio.Event()
+
+    async def take_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await stuck.wait()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(take_nothing, "127.0.0.1", 0, limit=1024) as server,
+        HttpClient(HttpTimeouts(connect=5, headers=5, idle=0.2, verdict=60)) as client,
+    ):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(TemporaryError):
+            async with client.request("PUT", url, body=Stream(64 << 20, lambda: pieces(*[bytes(1 << 20)] * 64))):
+                pass
+        stuck.set()
+
+
+async def test_credentials_belong_to_the_home_that_is_named(registry: RegistrySimulator, client: HttpClient) -> None:
+    async with RegistrySimulator() as elsewhere:
+        for url in ("/v2/", f"{registry.url}/v2/", f"{elsewhere.url}/v2/"):
+            async with client.request("GET", url, home=registry.url, authorization="Basic me") as response:
+                assert response.is_foreign is (elsewhere.address in url)
+        assert [request.headers.get("authorization") for request in registry.requests] == ["Basic me"] * 2
+        assert [request.headers.get("authorization") for request in elsewhere.requests] == [None]
+    with pytest.raises(UnavailableError, match="from https"):
+        async with client.request("GET", f"{registry.url}/v2/", home="https://127.0.0.1:1"):
+            pass
+
+
+async def test_a_location_is_absolute(registry: RegistrySimulator, client: HttpClient) -> None:
+    registry.on("/v2/", status(202, Location="x?a=%2F"))
+    async with client.request("GET", f"{registry.url}/v2/") as response:
+        assert response.location == f"{registry.url}/v2/x?a=%2F"
+    async with client.request("GET", f"{registry.url}/v2/") as response:
+        assert response.location is None
