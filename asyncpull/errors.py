@@ -16,6 +16,7 @@
     ├── SourceError                    the source: the bytes could not be obtained
     │   ├── NotFoundError                no such repository, tag, manifest or blob
     │   ├── NoMatchingPlatformError      an index without an instance for the platform
+    │   ├── ManifestRejectedError        a registry that takes no manifest of this kind; another kind it may take
     │   ├── AuthenticationError          401 or 403 after everything was tried
     │   ├── UnavailableError             no connection, TLS failure, 5xx
     │   └── TemporaryError               rate limit, timeout: the same request may succeed later
@@ -54,6 +55,7 @@ __all__ = [
     "InvalidReferenceError",
     "LayerError",
     "MalformedLayerError",
+    "ManifestRejectedError",
     "MountError",
     "NoMatchingPlatformError",
     "NoSpaceError",
@@ -166,6 +168,10 @@ class NotFoundError(SourceError):
 
 class NoMatchingPlatformError(SourceError):
     """The index has no instance for the wanted platform; the message lists those it has."""
+
+
+class ManifestRejectedError(SourceError):
+    """The registry takes no manifest of this kind; one of another media type it may take."""
 
 
 class AuthenticationError(SourceError):

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from asyncpull.access import Access
 from asyncpull.errors import UsageError
-from asyncpull.spec.location import DirectoryLocation, DockerArchiveLocation, LayoutArchiveLocation, LayoutLocation
+from asyncpull.spec.location import (
+    DirectoryLocation,
+    DockerArchiveLocation,
+    LayoutArchiveLocation,
+    LayoutLocation,
+    RegistryLocation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -60,5 +66,12 @@ async def _open(
             from asyncpull.destination.dockerarchive import open_docker_archive
 
             return await opened.enter_async_context(open_docker_archive(location, names))
+        case RegistryLocation():
+            from asyncpull.destination.registry import RegistryDestination
+            from asyncpull.registry.client import RegistryClient
+
+            if client is None:
+                client = await opened.enter_async_context(RegistryClient(access.registry, retry=access.retry))
+            return await opened.enter_async_context(RegistryDestination(client, location.reference, names))
         case _:
             raise UsageError(f"{location}: nothing can be written to {location.transport}")

@@ -12,9 +12,8 @@
 
 ``authorize`` is a generator: it yields a TokenRequest and is sent a TokenAnswer, and returns an Authorization. It does
 no input or output, so whoever drives it decides how a request is made. Which token server may be told a password is
-decided in ``realm``. A challenge may ask for scopes of its own; of those only doing what we do anyway to other
-repositories is passed on. A server of tokens that knows no POST gets an identity token as a password, as containerd
-does it.
+decided in ``realm``. A challenge may ask for scopes of its own; of those only reading other repositories is passed on.
+A server of tokens that knows no POST gets an identity token as a password, as containerd does it.
 """
 
 from __future__ import annotations
@@ -138,9 +137,12 @@ def parse_scopes(text: str) -> tuple[Scope, ...]:
 
 
 def asked_scopes(challenges: Sequence[Challenge], ours: Sequence[Scope]) -> tuple[Scope, ...]:
-    """``ours``, and of what the challenge asks for the same actions on other repositories."""
+    """``ours``, and of what the challenge asks for reading other repositories, where we read ours.
+
+    Nothing else: whoever makes us write here must not make us able to write there.
+    """
     found = {(scope.kind, scope.name): scope for scope in ours}
-    actions = {action for scope in ours for action in scope.actions}
+    actions = {action for scope in ours for action in scope.actions if action == "pull"}
     challenge = _bearer(challenges)
     for asked in parse_scopes(challenge.parameters.get("scope", "")) if challenge is not None else ():
         allowed = tuple(sorted(actions.intersection(asked.actions)))

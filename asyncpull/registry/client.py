@@ -1,4 +1,4 @@
-"""The pulling half of the distribution API (distribution-spec 1.1) over HTTP.
+"""The distribution API (distribution-spec 1.1) over HTTP: pulling here, and ``repository`` for what changes something.
 
 One client serves all registries of a process and remembers, per endpoint, whether https or plain http is spoken there
 and how it behaved (``health``), and per repository, what opened the door. Every request is made once, at the endpoint
@@ -31,13 +31,15 @@ from asyncpull.registry.credentials import Keyring, load_keyring, user_id
 from asyncpull.registry.extent import Extent, extent
 from asyncpull.registry.health import Health
 from asyncpull.registry.pagination import next_page
+from asyncpull.registry.referrers import Referrers
+from asyncpull.registry.repository import Repository
 from asyncpull.registry.requests import EndpointRequests, host_of
 from asyncpull.retry import RetryPolicy, retrying
 from asyncpull.spec.digest import Digest, verify_bytes
 from asyncpull.spec.fields import Fields
 from asyncpull.spec.manifest import MANIFEST_LIMIT
 from asyncpull.spec.mediatype import ACCEPTED_MANIFESTS
-from asyncpull.spec.reference import Reference, is_tag
+from asyncpull.spec.reference import DEFAULT_TAG, Reference, is_tag
 from asyncpull.spec.signature import SIGNATURE_LIMIT
 from asyncpull.spec.source import BlobResponse, SourceDocument
 
@@ -83,6 +85,7 @@ class RegistryClient:
         self._registries: Registries | None = None
         self._loading = asyncio.Lock()
         self._rangeless: set[tuple[str, str]] = set()
+        self._referrers: dict[Endpoint, Referrers] = {}
         self.health = Health()
 
     async def __aenter__(self) -> Self:
@@ -123,6 +126,23 @@ class RegistryClient:
         """
         endpoint = (await self.endpoints(reference))[-1]  # the registry itself, or what hosts.toml has in its place
         return await retrying(self._retry, lambda: self._tags(endpoint))
+
+    async def repository(self, reference: Reference) -> Repository:
+        """The repository of ``reference`` at the registry itself. Raises ConfigurationError, PolicyError."""
+        endpoint = (await self.registries()).home(reference)
+        referrers = self._referrers.setdefault(endpoint, Referrers(self._requests, endpoint))
+        return Repository(self._requests, endpoint, referrers, self._retry)
+
+    async def delete(self, reference: Reference) -> Digest:
+        """Delete the manifest that ``reference`` names, with all its tags; gives its digest.
+
+        Raises SourceError, DocumentError, ConfigurationError, PolicyError.
+        """
+        endpoint = (await self.registries()).home(reference)
+        name = reference.digest or reference.tag or DEFAULT_TAG
+        document = await retrying(self._retry, lambda: self.manifest(endpoint, name))
+        await (await self.repository(reference)).delete_manifest(document)
+        return document.digest
 
     def rate_limit(self, registry: str) -> RateLimit | None:
         """How often ``registry`` (a domain) may still be asked, by its last answer; None if it did not say."""

@@ -121,6 +121,21 @@ class Registries:
             raise _blocked(reference, (rule,))
         return self._at(reference, Location(reference, rule is not None and rule.insecure, is_mirror=False))
 
+    def home(self, reference: Reference) -> Endpoint:
+        """Where the repository of ``reference`` is changed: at the registry itself, which has no other location then.
+
+        Where hosts.toml has something for the registry, its server says how that is reached. Raises PolicyError if the
+        registry is blocked, ConfigurationError where the files cannot be followed.
+        """
+        itself = self.itself(reference)
+        hosts = None if self.hosts is None else self.hosts.for_registry(reference.domain)
+        if hosts is None:
+            return itself
+        server = hosts.rules[-1]
+        if server.scheme == "http" and self.access.tls_verify:
+            raise ConfigurationError(f"{hosts.path}: the server of {reference.domain} is to be spoken to by plain http")
+        return self._at_host(reference, server, registry_insecure=itself.insecure)
+
     def rule_of(self, reference: Reference) -> str:
         """What decides the endpoints of ``reference``, for people. Raises ConfigurationError."""
         hosts = None if self.hosts is None else self.hosts.for_registry(reference.domain)

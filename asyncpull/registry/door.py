@@ -88,12 +88,17 @@ class Door:
     withheld: str | None = None
     _key: str | None = field(default=None, repr=False)
     _expires: float | None = None
+    _was_open: bool = False
 
     def key(self) -> str | None:
         """The key, unless it has expired."""
         if self._expires is not None and asyncio.get_running_loop().time() >= self._expires:
             self._key = self._expires = None
         return self._key
+
+    def has_expired(self) -> bool:
+        """Whether it was opened before and now there is no key."""
+        return self._was_open and self.key() is None
 
     def forget(self, key: str | None) -> None:
         """Have ``key`` no more, if it is the one."""
@@ -145,7 +150,7 @@ class Door:
                 self._open(end.value, scopes)
 
     def _open(self, found: Authorization, scopes: tuple[Scope, ...]) -> None:
-        self._key, self.scopes, self._expires = found.value, scopes, None
+        self._key, self.scopes, self._expires, self._was_open = found.value, scopes, None, True
         if found.lifetime is not None:
             lifetime = max(found.lifetime - _MARGIN_SECONDS, _LEAST_SECONDS)
             self._expires = asyncio.get_running_loop().time() + lifetime

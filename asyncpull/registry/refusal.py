@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from asyncpull.errors import AuthenticationError, NotFoundError, SourceError, TemporaryError, UnavailableError
+from asyncpull.errors import (
+    AuthenticationError,
+    ManifestRejectedError,
+    NotFoundError,
+    SourceError,
+    TemporaryError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +41,8 @@ def refusal(what: str, host: str, status: int, headers: Mapping[str, str], body:
     message = f"{what}: {host} answers {status}" + (f": {said}" if said else "")
     retry_after = retry_after_seconds(headers.get("Retry-After"), now)
     match status:
+        case 400 | 405 | 415 if status == 415 or _rejects_manifest(error_codes(body), said):
+            return ManifestRejectedError(message, "an image of another format may be taken: --format v2s2 or oci")
         case 404 | 410:
             return NotFoundError(message, "is the reference spelled right?")
         case 401 | 403:
@@ -60,6 +69,22 @@ def explanation(body: bytes) -> str:
     if not found:
         found = [_text(document.get(key)) for key in ("error_description", "details", "message", "error")][:4]
     return printable("; ".join(dict.fromkeys(text for text in found if text)))
+
+
+def error_codes(body: bytes) -> frozenset[str]:
+    """The codes that the body of an error holds, such as ``MANIFEST_UNKNOWN``."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return frozenset()
+    errors = document.get("errors") if isinstance(document, dict) else None
+    found = [item.get("code") for item in errors if isinstance(item, dict)] if isinstance(errors, list) else []
+    return frozenset(code for code in found if isinstance(code, str))
+
+
+def _rejects_manifest(codes: frozenset[str], said: str) -> bool:
+    """Whether a manifest was not understood, for which some registries have names of their own."""
+    return bool(codes & {"MANIFEST_INVALID", "TAG_INVALID"}) or ("UNSUPPORTED" in codes and "Invalid JSON" in said)
 
 
 def _entry(item: Mapping[str, object]) -> str:

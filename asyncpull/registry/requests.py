@@ -1,6 +1,7 @@
 """Requests to endpoints: by which scheme, with which authorization, and what the answers say beside what was asked.
 
-Per host it is remembered whether https or plain http is spoken there, per repository, what opened the door.
+Per host it is remembered whether https or plain http is spoken there, and what opened the door: per repository, for
+each of the things that are done there, because whoever may read may not always write.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from asyncpull.errors import AsyncpullError, AuthenticationError, SourceError, UnavailableError
-from asyncpull.http import origin
+from asyncpull.http import Stream, origin
 from asyncpull.log import Log
 from asyncpull.registry.auth import Scope, parse_challenges
 from asyncpull.registry.door import Door, Visit
@@ -37,6 +38,27 @@ _NOTICES_REMEMBERED = 1000
 _log = Log(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a request wants to do with its repository, and with others that it only reads ``also`` (their paths)."""
+
+    actions: tuple[str, ...]
+    also: tuple[str, ...] = ()
+
+    def scopes(self, repository: str) -> tuple[Scope, ...]:
+        """What a token is to allow."""
+        if not repository:
+            return ()
+        others = (Scope("repository", other, ("pull",)) for other in self.also if other != repository)
+        return Scope("repository", repository, self.actions), *others
+
+
+PULL = Errand(("pull",))
+PUSH = Errand(("pull", "push"))
+# What containers/image asks for; servers that know no star give what they know.
+DELETE = Errand(("*", "delete", "pull", "push"))
+
+
 @dataclass(slots=True)
 class _Scheme:
     """Whether https or http is spoken at one endpoint, once that is known."""
@@ -50,7 +72,7 @@ class EndpointRequests:
 
     def __init__(self, http: HttpClient, keyring: Callable[[], Awaitable[Keyring]]) -> None:
         self._http, self._keyring = http, keyring
-        self._doors: dict[Endpoint, Door] = {}
+        self._doors: dict[tuple[Endpoint, Errand], Door] = {}
         self._schemes: dict[tuple[str, str], _Scheme] = {}
         self._notices: set[tuple[str, str]] = set()
         self.rate_limits: dict[str, RateLimit] = {}
@@ -66,23 +88,30 @@ class EndpointRequests:
         *,
         passed: frozenset[int] = frozenset(),
         target: str | None = None,
+        errand: Errand = PULL,
+        body: bytes | Stream | None = None,
     ) -> AsyncIterator[HttpResponse]:
         """Yield the answer to a request for ``path`` below the repository of ``endpoint``, authorized as it wants it.
 
-        ``target`` is asked for instead where the endpoint itself said what the path and query are. Only a status of
-        200 to 299, or one of ``passed``, is yielded; any other is raised as the error it means.
+        ``target`` is asked for instead where the endpoint itself said what the URL is, or the path and query; at
+        another origin than the endpoint's that is done without credentials. Only a status of 200 to 299, or one of
+        ``passed``, is yielded; any other is raised as the error it means. Raises also what a ``body`` raises.
         """
         scheme = await self._scheme(endpoint)
-        url = f"{scheme}://{endpoint.host}{target or _target(endpoint, path)}"
-        door = self._door(endpoint)
+        home = f"{scheme}://{endpoint.host}"
+        door = self._door(endpoint, errand)
+        if isinstance(body, Stream) and door.has_expired():
+            await self._knock(endpoint, errand)
         visit = Visit(door)
         while True:
             async with self._http.request(
                 method,
-                url,
+                target or _target(endpoint, path),
+                home=home,
                 headers=headers,
                 private_headers=dict(endpoint.headers),
                 authorization=visit.key(),
+                body=body,
                 tls=endpoint.tls,
                 verify_tls=not endpoint.insecure,
                 plain_http=endpoint.insecure or scheme == "http",
@@ -91,17 +120,17 @@ class EndpointRequests:
                 if response.status < 300 or response.status in passed:
                     yield response
                     return
-                body = await response.excerpt(ERROR_BODY_LIMIT)
+                said = await response.excerpt(ERROR_BODY_LIMIT)
                 challenges = parse_challenges(response.all("WWW-Authenticate"))
             if response.is_foreign or not visit.is_worth_asking(response.status, challenges):
-                raise door.explained(_refusal(f"{path} of {endpoint.account}", endpoint, response, body))
+                raise door.explained(_refusal(f"{path} of {endpoint.account}", endpoint, response, said))
             ask = self._token_requests(endpoint, scheme)
             plain_http = endpoint.insecure or scheme == "http"
             await door.unlock(visit, challenges, await self._keyring(), ask, plain_http=plain_http)
 
     async def check_login(self, endpoint: Endpoint) -> None:
         """Ask whether the credentials are good for ``endpoint`` as such. Raises AuthenticationError if not."""
-        door, refused = self._door(endpoint), None
+        door, refused = self._door(endpoint, PULL), None
         try:
             async with self.request("GET", endpoint, "the login", {}, target=f"{endpoint.prefix}/"):
                 pass
@@ -113,9 +142,14 @@ class EndpointRequests:
         if refused is not None:
             raise AuthenticationError(f"invalid username/password: {refused.message}") from refused
 
-    def _door(self, endpoint: Endpoint) -> Door:
-        scopes = (Scope("repository", endpoint.repository, ("pull",)),) if endpoint.repository else ()
-        return self._doors.setdefault(endpoint, Door(endpoint.host, endpoint.account, scopes))
+    async def _knock(self, endpoint: Endpoint, errand: Errand) -> None:
+        """Have a key before a long body is sent, which without one would be sent for nothing."""
+        async with self.request("GET", endpoint, "", {}, target=f"{endpoint.prefix}/", errand=errand):
+            pass
+
+    def _door(self, endpoint: Endpoint, errand: Errand) -> Door:
+        made = Door(endpoint.host, endpoint.account, errand.scopes(endpoint.repository))
+        return self._doors.setdefault((endpoint, errand), made)
 
     def _hear(self, endpoint: Endpoint, response: HttpResponse) -> None:
         """Take note of what the endpoint says about itself."""

@@ -9,8 +9,8 @@
         registry.on("/blobs/", flip(7), times=None)        # every one
         …  registry.address, registry.requests
 
-The faults are in registry_faults.py. Nothing of asyncpull is used here, so that a mistake of ours cannot hide itself
-in its own simulator.
+The faults are in registry_faults.py, what becomes of pushes in registry_uploads.py. Nothing of asyncpull is used here,
+so that a mistake of ours cannot hide itself in its own simulator.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tests.support.images import Index
 from tests.support.registry_faults import Reply
+from tests.support.registry_uploads import Uploads, etag
 
 if TYPE_CHECKING:
     import ssl
@@ -129,6 +130,11 @@ class RegistrySimulator:
         self.address = ""
         self._blobs: dict[str, bytes] = {}
         self._manifests: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self.uploads = Uploads(self._blobs, self._manifests)
+        self.stall_bodies: asyncio.Event | None = None
+        """Bodies are read when it is set; ``body_came`` tells that one is on its way."""
+        self.body_came = asyncio.Event()
+        self._breaks: list[tuple[str, int, int]] = []
         self._rules: list[Rule] = []
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -189,9 +195,25 @@ class RegistrySimulator:
         for fault in faults:
             self._rules.append(Rule(part, fault, times, skip, method))
 
+    def break_body(self, method: str, at: int, *, kept: int | None = None) -> None:
+        """Break the connection of the next request by ``method`` with a body, after ``at`` bytes of that.
+
+        ``kept`` of them are kept in the upload; all, where it is not given.
+        """
+        self._breaks.append((method, at, at if kept is None else kept))
+
     def heal(self) -> None:
         """Forget all faults."""
         self._rules.clear()
+        self._breaks.clear()
+
+    def blob(self, digest: str) -> bytes | None:
+        """The blob that was added or pushed."""
+        return self._blobs.get(digest)
+
+    def manifest(self, repository: str, name: str) -> tuple[bytes, str] | None:
+        """What a tag or a digest stands for, with its media type."""
+        return self._manifests.get((repository, name))
 
     def asked(self, part: str) -> list[Request]:
         """The requests so far whose target contains ``part``."""
@@ -231,7 +253,19 @@ class RegistrySimulator:
         method, target, _ = head[0].split(" ")
         headers = dict(line.split(": ", 1) for line in head[1:] if line)
         request = Request(method, target, {name.lower(): value for name, value in headers.items()})
-        request.body = await reader.readexactly(int(request.headers.get("content-length", "0")))
+        length = int(request.headers.get("content-length", "0"))
+        broken = next((each for each in self._breaks if length and each[0] == method), None)
+        if broken is not None:
+            self._breaks.remove(broken)
+            part = await reader.readexactly(min(broken[1], length))
+            self.uploads.arrived(request, part[: broken[2]])
+            self.requests.append(request)
+            writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            return False
+        if length and self.stall_bodies is not None:
+            self.body_came.set()
+            await self.stall_bodies.wait()
+        request.body = await reader.readexactly(length)
         reply = self._reply(request)
         self.requests.append(request)
         for rule in [*self._rules]:
@@ -249,6 +283,9 @@ class RegistrySimulator:
             return refused
         if request.path == "/v2/":
             return Reply(200, {"Content-Type": "application/json"}, b"{}")
+        changed = self.uploads.reply(request)
+        if changed is not None:
+            return changed
         if (listed := _TAGS.fullmatch(request.path)) is not None:
             return self._tags(request, listed["repository"])
         found = _PATH.fullmatch(request.path)
@@ -266,7 +303,7 @@ class RegistrySimulator:
             return _error(404, "MANIFEST_UNKNOWN", "manifest unknown")
         raw, media_type = manifest
         digest = "sha256:" + hashlib.sha256(raw).hexdigest()
-        return Reply(200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, raw)
+        return Reply(200, {"Content-Type": media_type, "Docker-Content-Digest": digest, "ETag": etag(raw)}, raw)
 
     def _tags(self, request: Request, repository: str) -> Reply:
         """A page of tags, with a relative link to the next one."""
