@@ -32,7 +32,7 @@ from asyncpull.errors import (
     NotFoundError,
     SourceError,
 )
-from asyncpull.layer.codec import Compression, Inflater, detect
+from asyncpull.layer.codec import Inflater, detect
 from asyncpull.layer.header import (
     BLOCK,
     DIRECTORY,
@@ -138,12 +138,12 @@ async def open_members(
 
 
 @asynccontextmanager
-async def received(path: str, *, limit: int = STREAM_LIMIT) -> AsyncIterator[int]:
-    """A descriptor of the uncompressed bytes at ``path``, which can be read anywhere and closes with the context.
+async def received(path: str, *, limit: int = STREAM_LIMIT, uncompress: bool = True) -> AsyncIterator[int]:
+    """A descriptor of the bytes at ``path``, which can be read anywhere and closes with the context.
 
     Raises as ``open_members``.
     """
-    fd = await _in_daemon_thread(lambda stop: _receive(path, limit, stop))
+    fd = await _in_daemon_thread(lambda stop: _receive(path, limit, stop, uncompress=uncompress))
     try:
         yield fd
     finally:
@@ -298,24 +298,24 @@ async def _in_daemon_thread(receive: Callable[[threading.Event], int]) -> int:
         stop.set()
 
 
-def _receive(path: str, limit: int, stop: threading.Event) -> int:
-    """Open ``path``; if it is a plain file its own descriptor, else that of a file with what it uncompresses to."""
+def _receive(path: str, limit: int, stop: threading.Event, *, uncompress: bool) -> int:
+    """Open ``path``; if it can be read as it is its own descriptor, else that of a file with what comes out of it."""
     with _reading(path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             kind = os.fstat(fd).st_mode
             if stat.S_ISDIR(kind):
                 raise SourceError(f"{path}: is a directory, not an archive")
-            if stat.S_ISREG(kind) and detect(os.pread(fd, 6, 0)) is Compression.NONE:
+            if stat.S_ISREG(kind) and not (uncompress and detect(os.pread(fd, 6, 0))):
                 return os.dup(fd)
-            return _spooled(path, fd, limit, stop)
+            return _spooled(path, fd, limit, stop, uncompress=uncompress)
         finally:
             os.close(fd)
 
 
-def _spooled(path: str, fd: int, limit: int, stop: threading.Event) -> int:
-    """Uncompress what comes out of ``fd``, until ``stop`` is set. Raises as Reception, and OSError."""
-    with Reception(path, limit) as reception:
+def _spooled(path: str, fd: int, limit: int, stop: threading.Event, *, uncompress: bool) -> int:
+    """Receive what comes out of ``fd``, until ``stop`` is set. Raises as Reception, and OSError."""
+    with Reception(path, limit, uncompress=uncompress) as reception:
         while (data := os.read(fd, _PIECE)) and not stop.is_set():
             reception.feed(data)
         if not stop.is_set():
@@ -324,16 +324,16 @@ def _spooled(path: str, fd: int, limit: int, stop: threading.Event) -> int:
 
 
 class Reception:
-    """What ``path`` names while it is received and uncompressed into a scratch file; methods block.
+    """What ``path`` names while it is received into a scratch file, uncompressed if that is said; methods block.
 
     A context manager, with the end of which ``fd``, the file, is closed. More than ``limit`` bytes are refused.
     """
 
-    def __init__(self, path: str, limit: int = STREAM_LIMIT) -> None:
+    def __init__(self, path: str, limit: int = STREAM_LIMIT, *, uncompress: bool = True) -> None:
         self.fd = open_scratch()
         self.size = 0
         self._path, self._limit = path, limit
-        self._inflater = Inflater()
+        self._inflater = Inflater() if uncompress else None
 
     def __enter__(self) -> Self:
         return self
@@ -346,7 +346,7 @@ class Reception:
     def feed(self, data: bytes) -> None:
         """Take the next bytes. Raises DocumentError, DocumentTooLargeError, NoSpaceError, StoreWriteError."""
         try:
-            for piece in self._inflater.feed(data):
+            for piece in (data,) if self._inflater is None else self._inflater.feed(data):
                 self.size += len(piece)
                 if self.size > self._limit:
                     raise DocumentTooLargeError(f"{self._path}: has more than {self._limit} bytes, which is the limit")
@@ -357,6 +357,7 @@ class Reception:
     def close(self) -> None:
         """There are no more bytes. Raises DocumentError if that cannot be."""
         try:
-            self._inflater.close()
+            if self._inflater is not None:
+                self._inflater.close()
         except LayerError as error:
             raise DocumentError(f"{self._path}: {error}") from error

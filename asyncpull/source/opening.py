@@ -14,6 +14,8 @@ from asyncpull.spec.location import (
     LayoutArchiveLocation,
     LayoutLocation,
     RegistryLocation,
+    SifLocation,
+    TarballLocation,
 )
 
 if TYPE_CHECKING:
@@ -71,5 +73,14 @@ async def _open(location: Location, access: Access, client: RegistryClient | Non
             registry = access.registry
             address = DaemonAddress.find(access.daemon_host, tls_verify=registry.tls_verify, cert_dir=registry.cert_dir)
             return await opened.enter_async_context(open_daemon_image(location, address))
+        case TarballLocation():
+            from asyncpull.source.tarball import open_tarball
+
+            return await opened.enter_async_context(open_tarball(location))
+        case SifLocation():
+            raise UsageError(
+                f"{location}: an image of Singularity is a file system of squashfs, which nothing here reads",
+                f"make a layout of it, by skopeo copy {location} oci:DIRECTORY, and name that",
+            )
         case _:
             raise UsageError(f"{location}: nothing can be read from {location.transport}")

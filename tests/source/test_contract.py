@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncpull.access import Access
 from asyncpull.errors import DocumentTooLargeError, IntegrityError, NotFoundError
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
@@ -23,6 +24,7 @@ from asyncpull.spec.location import parse_location
 from asyncpull.spec.manifest import CONFIG_LIMIT, Descriptor, Index, Manifest, parse_document
 from asyncpull.spec.reference import parse_reference
 from tests.support import docker_archives, images, tars
+from tests.support.docker_daemon import DaemonSimulator
 from tests.support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
@@ -85,12 +87,32 @@ async def offered_by_docker_archive(place: Path, target: Target) -> AsyncIterato
         yield source
 
 
+@asynccontextmanager
+async def offered_as_tarballs(place: Path, target: Target) -> AsyncIterator[Source]:
+    assert isinstance(target, images.Image)
+    for number, blob in enumerate(target.layers):
+        (place / f"{number}.tar").write_bytes(blob.data)
+    async with open_source(parse_location(f"tarball:{place}/0.tar:{place}/1.tar")) as source:
+        yield source
+
+
+@asynccontextmanager
+async def offered_by_docker_daemon(place: Path, target: Target) -> AsyncIterator[Source]:
+    assert isinstance(target, images.Image)
+    async with DaemonSimulator(place / "sock") as daemon:
+        daemon.images["a/b:1"] = docker_archives.archive({"a/b:1": target})
+        async with open_source(parse_location("docker-daemon:a/b:1"), Access(daemon_host=daemon.host)) as source:
+            yield source
+
+
 OFFERS = {
     "docker": Offer(offered_by_registry),
     "oci": Offer(offered_by_layout),
     "oci-archive": Offer(offered_by_layout_archive),
     "dir": Offer(offered_by_directory),
     "docker-archive": Offer(offered_by_docker_archive, keeps_bytes=False, holds_indexes=False),
+    "docker-daemon": Offer(offered_by_docker_daemon, keeps_bytes=False, holds_indexes=False),
+    "tarball": Offer(offered_as_tarballs, keeps_bytes=False, holds_indexes=False),
 }
 
 
