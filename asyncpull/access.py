@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncpull.registry.config import RegistryAccess
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from asyncpull.retry import RetryPolicy
+    from asyncpull.spec.location import StorageLocation
     from asyncpull.store.config import StoreConfig
 
 
@@ -30,3 +30,17 @@ class Access:
     daemon_host: str | None = None
     shared_blobs: Path | None = None
     store: StoreConfig | None = None
+
+    def store_at(self, location: StorageLocation) -> StoreConfig:
+        """The store that ``location`` means. Raises ConfigurationError."""
+        from asyncpull.store.config import StoreOverrides, load_config
+
+        if not (location.graph_root or location.run_root or location.driver or location.options):
+            return self.store or load_config()
+        overrides = StoreOverrides(
+            graph_root=Path(location.graph_root) if location.graph_root else None,
+            run_root=Path(location.run_root) if location.run_root else None,
+            driver=location.driver or None,
+            options=location.options,
+        )
+        return load_config(overrides=overrides)

@@ -29,7 +29,7 @@ from asyncpull.spool import move_spooled
 from asyncpull.waiting import finish, run_all
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
     from asyncpull.fetch.fetcher import FetchingBlob
@@ -124,7 +124,7 @@ class FileContent:
         """How many bytes there are."""
         return self.descriptor.size
 
-    async def chunks(self, offset: int = 0) -> AsyncIterator[bytes]:
+    async def chunks(self, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """The bytes from ``offset`` on, a MiB at most each, as they arrive; verified before the last one has ended.
 
         Raises IntegrityError, SourceError, StoreError.
@@ -260,7 +260,7 @@ class HeldContent:
         """How many bytes there are."""
         return len(self._data)
 
-    async def chunks(self, offset: int = 0) -> AsyncIterator[bytes]:
+    async def chunks(self, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """The bytes from ``offset`` on, in one piece, if there are any."""
         if offset < len(self._data):
             yield self._data[offset:]

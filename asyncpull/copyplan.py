@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from asyncpull.spec.reference import Reference
 
 
+COMPRESSIONS = {"none": Compression.NONE, "gzip": Compression.GZIP, "zstd": Compression.ZSTD}
+"""The compressions that media types can tell of, by their names there."""
+
+
 class Instances(Enum):
     """Which manifests of an index are copied; the words are those of ``skopeo copy --multi-arch``."""
 
@@ -64,6 +68,11 @@ class ManifestFormat(Enum):
     def media_type(self) -> str:
         """That of a manifest of one image."""
         return mediatype.OCI_MANIFEST if self is ManifestFormat.OCI else mediatype.DOCKER_MANIFEST
+
+    @property
+    def index_type(self) -> str:
+        """That of a document that lists such manifests."""
+        return mediatype.OCI_INDEX if self is ManifestFormat.OCI else mediatype.DOCKER_LIST
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +127,11 @@ class CopyPlan:
     @property
     def is_unchanged(self) -> bool:
         """Whether the manifest is passed on bit for bit."""
-        return self.media_type == self.manifest.media_type and all(
-            step.treatment is Treatment.PASS and step.blob.digest == blob.digest
-            for step, blob in zip(self.steps, self.manifest.layers, strict=True)
-        )
+        return self.media_type == self.manifest.media_type and not any(map(self.changes, self.steps))
+
+    def changes(self, step: LayerStep) -> bool:
+        """Whether the manifest will list another blob for a layer."""
+        return step.to is not None or step.blob.digest != self.manifest.layers[step.number].digest
 
 
 def parse_selection(text: str, *, is_stripped: bool = False) -> Selection:
@@ -201,9 +211,9 @@ def plan_copy(
 
 
 def _step(number: int, blob: Descriptor, before: Descriptor, abilities: Abilities, options: CopyOptions) -> LayerStep:
-    if not mediatype.is_layer(blob.media_type):
-        return LayerStep(number, blob, Treatment.PASS)  # of an artifact: no tar, as far as anybody knows
-    has, had = compression_of(blob.media_type), compression_of(before.media_type)
+    has, had = compression_of(blob), compression_of(before)
+    if has is None or is_left(blob, abilities, options):  # of an artifact: no tar, as far as anybody knows
+        return LayerStep(number, blob, Treatment.PASS)
     wanted = Compression.NONE if abilities.wants_plain_layers else options.compression
     if wanted is None and has is Compression.NONE:
         wanted = had  # the source has it plain although its manifest says otherwise
@@ -212,6 +222,11 @@ def _step(number: int, blob: Descriptor, before: Descriptor, abilities: Abilitie
     if wanted is Compression.NONE:
         return LayerStep(number, blob, Treatment.DECOMPRESS, wanted)
     return LayerStep(number, blob, Treatment.RECOMPRESS, wanted)
+
+
+def is_left(blob: Descriptor, abilities: Abilities, options: CopyOptions) -> bool:
+    """Whether a layer is not moved, because its URLs say where it is, and that is good enough for the destination."""
+    return bool(blob.urls) and not options.takes_foreign_layers and not abilities.wants_plain_layers
 
 
 def _media_type(manifest: Manifest, steps: Sequence[LayerStep], abilities: Abilities, options: CopyOptions) -> str:
@@ -223,11 +238,7 @@ def _media_type(manifest: Manifest, steps: Sequence[LayerStep], abilities: Abili
             raise UsageError(f"the destination does not take manifests of format {options.format.value}")
     else:
         wanted = manifest.media_type if not takes or manifest.media_type in takes else takes[0]
-    has_zstd = any(
-        (step.to if step.to is not None else compression_of(step.blob.media_type)) is Compression.ZSTD
-        for step in steps
-        if mediatype.is_layer(step.blob.media_type)
-    )
+    has_zstd = any((compression_of(step.blob) if step.to is None else step.to) is Compression.ZSTD for step in steps)
     changes = wanted != manifest.media_type or any(step.treatment is not Treatment.PASS for step in steps)
     if has_zstd and changes and wanted == mediatype.DOCKER_MANIFEST:
         if options.format is not None or (takes and mediatype.OCI_MANIFEST not in takes):
@@ -242,8 +253,6 @@ def _reason(plan: CopyPlan) -> str:
     return "its layers would be compressed otherwise"
 
 
-def compression_of(media_type: str) -> Compression:
-    """The compression that the media type of a layer tells of."""
-    if media_type.endswith("zstd"):
-        return Compression.ZSTD
-    return Compression.GZIP if media_type.endswith("gzip") else Compression.NONE
+def compression_of(layer: Descriptor) -> Compression | None:
+    """The compression that a layer's media type tells of; None for what is no layer."""
+    return COMPRESSIONS.get(mediatype.compression_of(layer.media_type) or "")

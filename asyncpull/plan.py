@@ -80,7 +80,9 @@ class LayerStep:
 class ResolvedImage:
     """A reference and the documents it stands for; ``index`` is what it was selected from, if anything.
 
-    ``signatures`` are those by which the policy accepted it; none where it asked for none.
+    ``signatures`` are those by which the policy accepted it; none where it asked for none. ``names`` are what it is
+    called in the store; the reference, if there are none. ``given`` are the layers as the source has them, where these
+    are not the blobs that the manifest lists.
     """
 
     reference: Reference
@@ -88,6 +90,13 @@ class ResolvedImage:
     manifest: Manifest
     config: ImageConfig
     signatures: tuple[Signature, ...] = ()
+    names: tuple[Reference, ...] = ()
+    given: tuple[Descriptor, ...] | None = None
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        """The blobs to ask the source for, the base layer first."""
+        return self.manifest.layers if self.given is None else self.given
 
     @property
     def id(self) -> str:
@@ -143,7 +152,7 @@ class PulledImage:
 
 def plan_pull(image: ResolvedImage, store: Snapshot) -> PullPlan:
     """Decide for each layer. Raises DocumentError where manifest and config disagree, TooManyLayersError."""
-    blobs, diff_ids = image.manifest.layers, image.config.diff_ids
+    blobs, diff_ids = image.layers, image.config.diff_ids
     if len(blobs) != len(diff_ids):
         raise DocumentError(f"{image.reference}: the manifest lists {len(blobs)} layers, the config {len(diff_ids)}")
     if len(blobs) > MAX_LAYERS:

@@ -42,7 +42,7 @@ from asyncpull.progress import (
     Unmounted,
 )
 from asyncpull.registry.client import RegistryClient
-from asyncpull.resolve import Resolver
+from asyncpull.resolve import Resolution, Resolver, resolve_image
 from asyncpull.sharing import Sharing
 from asyncpull.space import Space
 from asyncpull.spec.layerid import layer_ids
@@ -53,7 +53,7 @@ from asyncpull.trust.gate import Gate
 from asyncpull.waiting import run_beside
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -106,7 +106,8 @@ class Puller:
         self._keeps_blobs = keep_blobs
         self._store = store
         self._client = RegistryClient(access, retry=retry)
-        self._resolver = Resolver(store, self._client, platform or host_platform(), Gate(trust))
+        self._platform = platform or host_platform()
+        self._resolver = Resolver(store, self._client, self._platform, Gate(trust))
         self._fetcher = Fetcher(
             store.spool_root,
             limits=limits.of_scheduler,
@@ -155,7 +156,21 @@ class Puller:
         LayerError if what it gives is refused; PolicyError if the policy refuses it; StoreError; NotInStoreError for
         NEVER; WorkerError.
         """
-        return await self._pull(reference, when, Teller(self._events, next(self._numbers), str(reference)))
+        tell = Teller(self._events, next(self._numbers), str(reference))
+        return await self._pull(reference, lambda: self._resolver.resolve(reference, when), tell)
+
+    async def pull_from(self, source: Source, reference: Reference, *names: Reference) -> PulledImage:
+        """Pull what an open source gives, wherever it is, and call it ``reference`` in the store, and ``names``.
+
+        Of an index the instance for the platform is taken. Otherwise as ``pull``.
+        """
+        tell = Teller(self._events, next(self._numbers), source.name)
+
+        async def resolve() -> Resolution:
+            image = await resolve_image(source, reference, self._platform)
+            return Resolution(source, replace(image, names=(reference, *names)))
+
+        return await self._pull(source.name, resolve, tell)
 
     @asynccontextmanager
     async def mounted(
@@ -166,7 +181,7 @@ class Puller:
         Raises what ``pull`` raises, and MountError where it cannot be mounted here.
         """
         tell = Teller(self._events, next(self._numbers), str(reference))
-        pulled = await self._pull(reference, when, tell)
+        pulled = await self._pull(reference, lambda: self._resolver.resolve(reference, when), tell)
         async with AsyncExitStack() as exits:
             path = await exits.enter_async_context(self._store.mounted(await self._store.image(pulled.id)))
             tell(Mounted, path=str(path))
@@ -176,14 +191,16 @@ class Puller:
                 await exits.aclose()
                 tell(Unmounted, path=str(path))
 
-    async def _pull(self, reference: str | Reference, when: PullPolicy, tell: Teller) -> PulledImage:
+    async def _pull(
+        self, reference: str | Reference, resolve: Callable[[], Awaitable[Resolution]], tell: Teller
+    ) -> PulledImage:
         started = time.monotonic()
         tell(PullStarted)
         try:
             with hearing_waits(lambda wait: _tell_of_wait(tell, wait)):
                 async with self._resolving:
                     tell(ResolveStarted)
-                    found = await self._resolver.resolve(reference, when)
+                    found = await resolve()
                 if found.is_in_store:
                     plan, steps = plan_pull(found.image, await self._store.snapshot()), list[StagedStep]()
                 else:
@@ -221,7 +238,7 @@ class Puller:
 
     async def _bring_in(self, image: ResolvedImage, source: Source, tell: Teller) -> tuple[PullPlan, list[StagedStep]]:
         """Plan, stage and commit; again, if a layer that was to be reused has gone in the meantime."""
-        layers, blobs = layer_ids(image.config.diff_ids), [blob.digest for blob in image.manifest.layers]
+        layers, blobs = layer_ids(image.config.diff_ids), [blob.digest for blob in image.layers]
         async with self._store.image_lock(image.manifest.digest):
             with self._sharing.joined(tell.pull, layers, blobs) as share:
                 for attempt in itertools.count(1):

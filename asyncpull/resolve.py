@@ -19,6 +19,7 @@ from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
 from asyncpull.spec.platform import select_platform
 from asyncpull.spec.reference import Reference, has_domain, parse_reference
+from asyncpull.spec.source import RebuildingSource
 from asyncpull.trust.scopes import of_reference
 
 if TYPE_CHECKING:
@@ -119,7 +120,10 @@ async def resolve_image(source: Source, reference: Reference, platform: Platform
 
 async def _with_config(source: Source, reference: Reference, index: Index | None, manifest: Manifest) -> ResolvedImage:
     config = await source.blob_bytes(manifest.config, CONFIG_LIMIT)
-    return ResolvedImage(reference, index, manifest, ImageConfig.from_bytes(config, manifest.config.digest))
+    given = await source.layers(manifest) if isinstance(source, RebuildingSource) else None
+    return ResolvedImage(
+        reference, index, manifest, ImageConfig.from_bytes(config, manifest.config.digest), given=given
+    )
 
 
 async def resolve_manifest(

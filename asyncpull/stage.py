@@ -343,7 +343,7 @@ def new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:
     return NewImage(
         id=image.id,
         digest=image.digest,
-        names=(image.reference.store_name,),
+        names=tuple(dict.fromkeys(name.store_name for name in image.names or (image.reference,))),
         layers=tuple(step.layer for step in steps),
         big_data=tuple(documents),
         created=image.config.created,

@@ -11,12 +11,15 @@ A blob goes, by the first of these that there is:
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import os
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from asyncpull.content import FileContent, Front, HeldContent, fetched, lying, received
+from asyncpull.content import FileContent, Front, HeldContent, fetched, linker, lying, nameless_file, received
 from asyncpull.fetch.afresh import use_fetched
 from asyncpull.fetch.fetcher import NotWantedError
+from asyncpull.journal import store_errors
 from asyncpull.progress import (
     FetchAdvanced,
     FetchCompleted,
@@ -28,7 +31,9 @@ from asyncpull.progress import (
     PutCompleted,
     PutStarted,
 )
+from asyncpull.recompression import recompress
 from asyncpull.source.local import LocalSource
+from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,7 +41,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.fetch.fetcher import Fetcher, FetchingBlob
+    from asyncpull.layer.codec import Compression
     from asyncpull.progress import Teller
+    from asyncpull.recompression import Recompressed
     from asyncpull.spec.destination import Content, Destination
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor
@@ -73,15 +80,31 @@ class Transfer:
         self._repositories = repositories
         self._slots = asyncio.Semaphore(at_once)
         self._jobs: dict[Digest, asyncio.Future[None]] = {}
+        self._made: dict[tuple[Digest, Compression], asyncio.Task[Recompressed]] = {}
         self.bytes_copied = 0
 
     async def bring(self, blob: Descriptor) -> None:
         """Have a blob at the destination as it is. Raises SourceError, IntegrityError, StoreError."""
         await self._once(blob.digest, lambda: self._bring(blob))
 
-    async def put(self, blob: Descriptor, content: Content) -> None:
-        """Give the destination what was made here. Raises SourceError, StoreError."""
-        await self._once(blob.digest, lambda: self._put_new(blob, content))
+    async def remake(
+        self, blob: Descriptor, to: Compression, level: int | None, diff_id: Digest | None
+    ) -> Recompressed:
+        """Have a layer at the destination in another compression; its tar stream is to have that ``diff_id``.
+
+        Raises SourceError, IntegrityError, LayerError, StoreError.
+        """
+        key = blob.digest, to
+        job = self._made.get(key)
+        if job is None:
+            job = self._made[key] = asyncio.ensure_future(self._remake(blob, to, level, diff_id))
+        try:
+            await asyncio.wait((job,))
+        except asyncio.CancelledError:
+            job.cancel()
+            await finish(job)
+            raise
+        return job.result()
 
     @asynccontextmanager
     async def content(self, blob: Descriptor) -> AsyncIterator[FileContent]:
@@ -138,11 +161,39 @@ class Transfer:
             return True
         return bool(self._repositories) and await self.destination.mount_blob(blob, self._repositories)
 
-    async def _put_new(self, blob: Descriptor, content: Content) -> None:
-        if await self.destination.has_blob(blob):
-            self.tell(LayerReused, digest=str(blob.digest), size=blob.size)
-        else:
-            await self._put(blob, content)
+    async def _remake(
+        self, blob: Descriptor, to: Compression, level: int | None, diff_id: Digest | None
+    ) -> Recompressed:
+        subject, _algorithm = f"layer {blob.digest}", blob.digest.algorithm
+        with store_errors(self.room):
+            fd = nameless_file(self.room)
+        try:
+            async with self._slots:
+                async with self.content(blob) as content, aclosing(content.chunks()) as chunks:
+                    made = await recompress(
+                        chunks,
+                        fd,
+                        self.room,
+                        to,
+                        level,
+                        subject=subject,
+                        diff_id=diff_id,
+                        algorithm=blob.digest.algorithm,
+                    )
+                new = replace(blob, digest=made.digest, size=made.size)
+                mover = linker(fd)
+                async with FileContent(
+                    new, fd, mover=mover, is_verified=True, on_read=self._teller(PutAdvanced, new)
+                ) as content:
+                    if await self.destination.has_blob(new):
+                        self.tell(LayerReused, digest=str(new.digest), size=new.size)
+                    else:
+                        await self._put(new, content)
+        finally:
+            os.close(fd)
+        if self.source.registry:
+            await self._fetcher.discard(blob.digest)
+        return made
 
     async def _put(self, blob: Descriptor, content: Content) -> None:
         self.tell(PutStarted, digest=str(blob.digest), size=blob.size)

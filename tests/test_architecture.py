@@ -41,7 +41,8 @@ LEVELS = [
     {"trust"},
     {"content", "resolve"},
     {"pull", "transfer"},
-    {"copy", "prefetch"},
+    {"imagecopy", "prefetch"},
+    {"copy"},
     {"demo"},
     {"cli"},
 ]

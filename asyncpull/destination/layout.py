@@ -130,7 +130,7 @@ class LayoutDestination:
         sync_file(self._blobs)
         if not (self._root / MARKER).exists():
             self._workshop.write(self._root / MARKER, VERSION)
-        media_type = parse_document(document.raw, document.media_type).media_type
+        media_type = parse_document(document.raw, document.media_type, with_artifacts=True).media_type
         index = self._index().with_image(self.location.name, media_type, document.digest, len(document.raw))
         self._workshop.write(self._root / INDEX, index)
         sync_file(self._root)

@@ -100,7 +100,7 @@ class LayoutArchiveDestination:
     async def commit(self, document: SourceDocument) -> Digest:
         """Write the archive, and let it take the place of the one that was there."""
         await self.put_manifest(document)
-        media_type = parse_document(document.raw, document.media_type).media_type
+        media_type = parse_document(document.raw, document.media_type, with_artifacts=True).media_type
         index = LayoutIndex.empty(INDEX).with_image(self.location.name, media_type, document.digest, len(document.raw))
         members: dict[str, bytes | Path] = {
             f"{BLOBS}/{blob_path(digest)}": self._kept(digest) for digest in self._blobs

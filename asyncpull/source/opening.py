@@ -16,6 +16,7 @@ from asyncpull.spec.location import (
     RegistryLocation,
     SifLocation,
     TarballLocation,
+    StorageLocation,
 )
 
 if TYPE_CHECKING:
@@ -82,5 +83,9 @@ async def _open(location: Location, access: Access, client: RegistryClient | Non
                 f"{location}: an image of Singularity is a file system of squashfs, which nothing here reads",
                 f"make a layout of it, by skopeo copy {location} oci:DIRECTORY, and name that",
             )
+        case StorageLocation():
+            from asyncpull.source.storage import open_storage
+
+            return await opened.enter_async_context(open_storage(location, access.store_at(location)))
         case _:
             raise UsageError(f"{location}: nothing can be read from {location.transport}")

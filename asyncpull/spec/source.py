@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from asyncpull.spec.digest import Digest
-    from asyncpull.spec.manifest import Descriptor
+    from asyncpull.spec.manifest import Descriptor, Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +97,11 @@ class Source(Protocol):
         Only the endpoint called ``origin`` is asked where that is given; else the best, and after it the others.
         Raises SourceError, also while the chunks are read.
         """
+
+
+@runtime_checkable
+class RebuildingSource(Source, Protocol):
+    """A source that no longer has the blobs that its manifests list, but the same layers in another form."""
+
+    async def layers(self, manifest: Manifest) -> tuple[Descriptor, ...]:
+        """What it has for each layer of ``manifest``, in order, to be asked for instead. Raises DocumentError."""

@@ -1,0 +1,196 @@
+"""One image, or one index, on its way from an open source to an open destination: what it consists of, in order.
+
+Blobs first, then the manifests that an index lists, then the document that gets the name. What need not change is
+passed on bit for bit; what changes is converted by ``spec.conversion``, from the bottom up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from asyncpull.copyplan import COMPRESSIONS, Instances, is_left, plan_copy, selected
+from asyncpull.errors import DocumentError, UsageError
+from asyncpull.layer.codec import Compression
+from asyncpull.progress import CommitCompleted, CommitStarted, CopyResolved
+from asyncpull.spec.conversion import convert_index, convert_manifest, replaced_layer
+from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
+from asyncpull.spec.mediatype import is_index
+from asyncpull.spec.source import RebuildingSource, SourceDocument
+from asyncpull.waiting import run_all
+
+if TYPE_CHECKING:
+    from asyncpull.copyplan import CopyOptions, CopyPlan, LayerStep
+    from asyncpull.spec.digest import Digest
+    from asyncpull.spec.manifest import Descriptor
+    from asyncpull.spec.platform import Platform
+    from asyncpull.transfer import Transfer
+
+# How many manifests of an index are worked on at once; the blobs of all of them are bounded by themselves.
+_INSTANCES_AT_ONCE = 4
+
+# An index may list indexes, but not below that.
+_DEPTH = 2
+
+_NAMES = {compression: name for name, compression in COMPRESSIONS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedImage:
+    """What a copy came to: ``digest`` is that of the document at the destination.
+
+    ``digests`` has, for each manifest that was copied, what it is there by what it was. ``bytes_copied`` were given to
+    the destination, blobs that it had not counted.
+    """
+
+    source: str
+    destination: str
+    digest: Digest
+    digests: dict[Digest, Digest]
+    bytes_copied: int
+    seconds: float
+
+
+class ImageCopy:
+    """Copies by one ``transfer`` what its source names, as ``options`` say; ``platform`` chooses from an index."""
+
+    def __init__(self, transfer: Transfer, options: CopyOptions, platform: Platform) -> None:
+        self._transfer, self._options, self._platform = transfer, options, platform
+        self._source, self._destination = transfer.source, transfer.destination
+        self._tell = transfer.tell
+        self._digests: dict[Digest, Digest] = {}
+        self._slots = asyncio.Semaphore(_INSTANCES_AT_ONCE)
+
+    async def run(self) -> CopiedImage:
+        """Do it, and give the name to it in the end. Raises what ``Copier.copy`` raises."""
+        document = await self._source.manifest()
+        parsed = parse_document(document.raw, document.media_type, document.digest, with_artifacts=True)
+        for _ in range(_DEPTH):
+            if isinstance(parsed, Manifest) or self._options.selection.instances is not Instances.SYSTEM:
+                break
+            chosen = selected(parsed, self._options.selection, self._platform)[0]
+            document, parsed = await self._document(chosen)
+        if isinstance(parsed, Index):
+            document = await self._index(document, parsed, _DEPTH)
+        else:
+            document = await self._manifest(document, parsed)
+        self._tell(CommitStarted)
+        digest = await self._destination.commit(document)
+        self._tell(CommitCompleted)
+        return CopiedImage(
+            self._source.name, self._destination.name, digest, self._digests, self._transfer.bytes_copied, 0.0
+        )
+
+    async def _index(self, document: SourceDocument, index: Index, depth: int) -> SourceDocument:
+        """Copy what is wanted of an index; the document that stands for it at the destination."""
+        if not self._destination.abilities.holds_indexes:
+            raise UsageError(
+                f"{self._destination.name} holds one image, and {self._source.name} has an index of several",
+                "choose one with --multi-arch system, and --platform",
+            )
+        if not depth:
+            raise DocumentError(f"{self._source.name}: an index in an index in an index")
+        wanted = selected(index, self._options.selection, self._platform)
+
+        async def instance(descriptor: Descriptor) -> tuple[Descriptor, SourceDocument]:
+            async with self._slots if depth == _DEPTH else nullcontext():
+                document, parsed = await self._document(descriptor)
+                if isinstance(parsed, Index):
+                    document = await self._index(document, parsed, depth - 1)
+                else:
+                    document = await self._manifest(document, parsed)
+                await self._destination.put_manifest(document)
+                return descriptor, document
+
+        copied = await run_all(instance(descriptor) for descriptor in wanted)
+        return self._edited(document, index, {before.digest: after for before, after in copied})
+
+    def _edited(self, document: SourceDocument, index: Index, copied: dict[Digest, SourceDocument]) -> SourceDocument:
+        """The index as it is to be at the destination. Raises UsageError if it would change and must not."""
+        takes = [each for each in self._destination.abilities.media_types if is_index(each)]
+        wanted = index.media_type if not takes or index.media_type in takes else takes[0]
+        if self._options.format is not None:
+            wanted = self._options.format.index_type
+        replaced = {
+            before.digest: replace(before, digest=after.digest, size=len(after.raw), media_type=after.media_type or "")
+            for before, after in ((each, copied[each.digest]) for each in index.manifests if each.digest in copied)
+            if after.digest != before.digest
+        }
+        is_stripped = self._options.selection.is_stripped
+        dropped = {each.digest for each in index.manifests if is_stripped and each.digest not in copied}
+        edited = convert_index(index, wanted, replaced=replaced, dropped=dropped)
+        return self._document_of(document, index, edited)
+
+    def _document_of(
+        self, document: SourceDocument, before: Manifest | Index, after: Manifest | Index
+    ) -> SourceDocument:
+        """``document``, or what came of it. Raises UsageError if digests are to be preserved and cannot be."""
+        if after is before:
+            return replace(document, media_type=before.media_type)
+        if self._options.preserve_digests:
+            raise UsageError(f"{before.digest} would have to be changed", "copy it without --preserve-digests")
+        return SourceDocument(after.raw, after.media_type, after.digest)
+
+    async def _manifest(self, document: SourceDocument, manifest: Manifest) -> SourceDocument:
+        """Bring the blobs of a manifest; the document that stands for it at the destination."""
+        abilities, options = self._destination.abilities, self._options
+        if not manifest.is_image and not abilities.holds_artifacts:
+            raise UsageError(f"{self._destination.name} holds images, and {manifest.digest} is none")
+        plan = await self._plan(manifest)
+        blobs = (manifest.config, *(step.blob for step in plan.steps))
+        moved = {blob.digest: blob.size for blob in blobs if not is_left(blob, abilities, options)}
+        self._tell(CopyResolved, digest=str(manifest.digest), blobs=len(moved), bytes_to_copy=sum(moved.values()))
+        diff_ids = await self._diff_ids(plan)
+
+        async def layer(step: LayerStep) -> Descriptor:
+            before = manifest.layers[step.number]
+            if step.to is not None:
+                made = await self._transfer.remake(step.blob, step.to, options.level, diff_ids.get(step.number))
+                return replaced_layer(before, made.digest, made.size, _NAMES[step.to])
+            if not is_left(step.blob, abilities, options):
+                await self._transfer.bring(step.blob)
+            if step.blob.digest == before.digest:
+                return before
+            return replaced_layer(before, step.blob.digest, step.blob.size, _NAMES[Compression.NONE])
+
+        async def config() -> Descriptor:
+            await self._transfer.bring(manifest.config)
+            return manifest.config
+
+        largest_first = sorted(plan.steps, key=lambda step: step.blob.size, reverse=True)
+        _, *layers = await run_all((config(), *(layer(step) for step in largest_first)))
+        placed = {step.number: made for step, made in zip(largest_first, layers, strict=True)}
+        converted = convert_manifest(manifest, plan.media_type, [placed[number] for number in range(len(plan.steps))])
+        self._digests[manifest.digest] = converted.digest
+        return self._document_of(document, manifest, converted)
+
+    async def _plan(self, manifest: Manifest) -> CopyPlan:
+        """What is to be done, with what the source has and the destination has already."""
+        abilities, options = self._destination.abilities, self._options
+        given = manifest.layers
+        if isinstance(self._source, RebuildingSource):
+            given = await self._source.layers(manifest)
+        plan = plan_copy(manifest, given, abilities, replace(options, preserve_digests=False))
+        there: set[Digest] = set()
+        if not abilities.wants_plain_layers and not options.force_compression:
+            changing = {manifest.layers[step.number] for step in plan.steps if plan.changes(step)}
+            there = {each.digest for each in changing if await self._destination.has_blob(each)}
+        return plan_copy(manifest, given, abilities, options, there)
+
+    async def _diff_ids(self, plan: CopyPlan) -> dict[int, Digest]:
+        """What the tar streams are to be of those layers that are made anew, as far as a config says it."""
+        made = [step.number for step in plan.steps if step.to is not None]
+        if not made or not plan.manifest.is_image:
+            return {}
+        raw = await self._source.blob_bytes(plan.manifest.config, CONFIG_LIMIT)
+        diff_ids = ImageConfig.from_bytes(raw, plan.manifest.config.digest).diff_ids
+        if len(diff_ids) != len(plan.steps):
+            return {}
+        return {number: diff_ids[number] for number in made}
+
+    async def _document(self, descriptor: Descriptor) -> tuple[SourceDocument, Manifest | Index]:
+        document = await self._source.manifest(descriptor.digest)
+        media_type = document.media_type or descriptor.media_type
+        return document, parse_document(document.raw, media_type, document.digest, with_artifacts=True)

@@ -1,0 +1,340 @@
+"""Copies between places of every kind: what arrives is what was there, or what was asked for; or nothing is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncpull.access import Access
+from asyncpull.copy import Copier
+from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection, parse_selection
+from asyncpull.errors import (
+    AsyncpullError,
+    DigestMismatchError,
+    NotFoundError,
+    SourceError,
+    UsageError,
+)
+from asyncpull.layer.codec import Compression
+from asyncpull.limits import Limits
+from asyncpull.progress import CopyCompleted, CopyFailed, CopyStarted, FetchStarted, LayerReused, PutCompleted
+from asyncpull.registry.config import RegistryAccess
+from asyncpull.source.opening import open_source
+from asyncpull.spec.digest import Digest
+from asyncpull.spec.location import parse_location
+from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
+from asyncpull.spec.source import RebuildingSource
+from asyncpull.transfer import HELD_BYTES
+from tests.support import images
+from tests.support.pulls import AMD64, HURRY, Heard, layer, open_fds
+from tests.support.registry_faults import flip, hold, status
+from tests.support.registry_simulator import RegistrySimulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from asyncpull.spec.source import Source
+
+ACCESS = Access(RegistryAccess(tls_verify=False), retry=HURRY)
+ALL = CopyOptions(Selection(Instances.ALL))
+SHARED, LARGE, SMALL = layer("shared", 400_000), layer("large", 2_500_000), layer("small", 1000)
+IMAGE = images.image([SHARED, LARGE, SMALL], compression=("gzip", "gzip", "none"))
+OTHER = images.image([SHARED], architecture="arm64")
+INDEX = images.index([IMAGE, OTHER])
+
+
+@pytest.fixture(autouse=True)
+def private_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """What is on its way to places without a room of their own lies here, and nothing is left of it but spools."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    before = open_fds()
+    yield tmp_path / "scratch"
+    assert open_fds() == before
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[RegistrySimulator]:
+    async with RegistrySimulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+async def copier(heard: Heard) -> AsyncIterator[Copier]:
+    async with Copier(source=ACCESS, platform=AMD64, reporter=heard, limits=Limits(workers=2)) as copier:
+        yield copier
+
+
+def place(kind: str, root: Path) -> str:
+    """A location of each kind below ``root``."""
+    return {
+        "oci": f"oci:{root}/layout:name",
+        "oci-archive": f"oci-archive:{root}/layout.tar:name",
+        "dir": f"dir:{root}/directory",
+        "docker-archive": f"docker-archive:{root}/docker.tar:example.com/a/b:1",
+        "containers-storage": f"containers-storage:[overlay@{root}/graph+{root}/run]example.com/a/b:1",
+    }[kind]
+
+
+KINDS = ["oci", "oci-archive", "dir", "docker-archive", "containers-storage"]
+
+
+async def config_of(location: str) -> ImageConfig:
+    """The config of the image there, every layer of which is read and has its diff ID."""
+    async with open_source(parse_location(location)) as source:
+        document = await source.manifest()
+        manifest = parse_document(document.raw, document.media_type)
+        assert isinstance(manifest, Manifest)
+        config = ImageConfig.from_bytes(await source.blob_bytes(manifest.config, CONFIG_LIMIT))
+        blobs = await source.layers(manifest) if isinstance(source, RebuildingSource) else manifest.layers
+        assert [await tar_digest(source, blob) for blob in blobs] == list(config.diff_ids)
+        return config
+
+
+async def tar_digest(source: Source, blob: Any) -> Digest:
+    from asyncpull.layer.codec import Inflater
+
+    hasher, inflater = Digest.of(b"").hasher(), Inflater()
+    async with source.open_blob(blob) as response:
+        async for chunk in response.chunks:
+            for piece in inflater.feed(chunk):
+                hasher.update(piece)
+    inflater.close()
+    return Digest("sha256", hasher.hexdigest())
+
+
+@pytest.mark.parametrize("flavour", ["oci", "docker"])
+@pytest.mark.parametrize("to", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_from_everywhere_to_everywhere(
+    kind: str, to: str, flavour: images.Flavour, registry: RegistrySimulator, copier: Copier, tmp_path: Path
+) -> None:
+    target = images.image([SHARED, SMALL], flavour=flavour)
+    before, after = place(kind, tmp_path / "before"), place(to, tmp_path / "after")
+    for directory in ("before", "after"):
+        (tmp_path / directory).mkdir()
+    await copier.copy(f"docker://{registry.add_image('a/b', '1', target)}", before)
+    copied = await copier.copy(before, after)
+    assert (await config_of(after)).raw == target.config.data
+    if {kind, to} <= {"oci", "oci-archive", "dir"} or (kind, to) == ("oci", "containers-storage"):
+        assert str(copied.digest) == target.manifest.digest, "what need not change did not"
+    again = await copier.copy(before, after) if to != "docker-archive" else None
+    assert again is None or again.digest == copied.digest
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "dir"])
+async def test_an_index_is_copied_with_all_that_it_lists(
+    kind: str, registry: RegistrySimulator, copier: Copier, tmp_path: Path
+) -> None:
+    reference = registry.add_image("a/b", "1", INDEX)
+    copied = await copier.copy(f"docker://{reference}", place(kind, tmp_path), ALL)
+    assert str(copied.digest) == INDEX.manifest.digest
+    assert len(copied.digests) == 2
+    assert registry.sent("/blobs/") == sum(len(blob.data) for blob in {*IMAGE.blobs, *OTHER.blobs}), "each blob once"
+    async with open_source(parse_location(place(kind, tmp_path))) as source:
+        for each in INDEX.images:
+            assert (await source.manifest(Digest.parse(each.manifest.digest))).raw == each.manifest.data
+    one = await copier.copy(f"docker://{reference}", place(kind, tmp_path / "one"))
+    assert str(one.digest) == IMAGE.manifest.digest, "the one for the platform"
+
+
+@pytest.mark.parametrize("kind", ["docker-archive", "containers-storage"])
+async def test_who_holds_one_image_refuses_an_index(
+    kind: str, registry: RegistrySimulator, copier: Copier, tmp_path: Path
+) -> None:
+    reference = registry.add_image("a/b", "1", INDEX)
+    with pytest.raises(UsageError, match="one image"):
+        await copier.copy(f"docker://{reference}", place(kind, tmp_path), ALL)
+    assert registry.sent("/blobs/") == 0
+
+
+async def test_some_of_an_index(registry: RegistrySimulator, copier: Copier, tmp_path: Path) -> None:
+    source = f"docker://{registry.add_image('a/b', '1', INDEX)}"
+    kept = await copier.copy(source, f"oci:{tmp_path}/kept", CopyOptions(parse_selection("linux/arm64")))
+    assert (str(kept.digest), len(kept.digests)) == (INDEX.manifest.digest, 1)
+    options = CopyOptions(parse_selection("linux/arm64", is_stripped=True))
+    stripped = await copier.copy(source, f"oci:{tmp_path}/stripped", options)
+    async with open_source(parse_location(f"oci:{tmp_path}/stripped")) as found:
+        index = parse_document((await found.manifest()).raw)
+    assert isinstance(index, Index)
+    assert [str(each.digest) for each in index.manifests] == [OTHER.manifest.digest]
+    assert stripped.digest == index.digest
+    with pytest.raises(UsageError):
+        await copier.copy(source, f"oci:{tmp_path}/none", replace(options, preserve_digests=True))
+    assert not (tmp_path / "none" / "index.json").exists()
+    only = await copier.copy(source, f"oci:{tmp_path}/only", CopyOptions(Selection(Instances.INDEX_ONLY)))
+    assert (str(only.digest), only.bytes_copied) == (INDEX.manifest.digest, 0)
+
+
+@pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD, Compression.NONE])
+@pytest.mark.parametrize("flavour", ["oci", "docker"])
+async def test_layers_get_the_compression_that_is_asked_for(
+    flavour: images.Flavour, compression: Compression, registry: RegistrySimulator, copier: Copier, tmp_path: Path
+) -> None:
+    level = None if compression is Compression.NONE else 3
+    target = images.image([SHARED, LARGE, SMALL], compression=("gzip", "none", "gzip"), flavour=flavour)
+    source = f"docker://{registry.add_image('a/b', '1', target)}"
+    await copier.copy(source, f"oci:{tmp_path}/layout", CopyOptions(compression=compression, level=level))
+    assert (await config_of(f"oci:{tmp_path}/layout")).raw == target.config.data
+    async with open_source(parse_location(f"oci:{tmp_path}/layout")) as found:
+        manifest = parse_document((await found.manifest()).raw)
+    assert isinstance(manifest, Manifest)
+    ends = {Compression.GZIP: "gzip", Compression.ZSTD: "zstd", Compression.NONE: "tar"}
+    assert all(each.media_type.endswith(ends[compression]) for each in manifest.layers)
+    with pytest.raises(UsageError):
+        await copier.copy(source, f"oci:{tmp_path}/none", CopyOptions(compression=compression, preserve_digests=True))
+    assert not (tmp_path / "none" / "index.json").exists()
+
+
+@pytest.mark.parametrize("wanted", list(ManifestFormat))
+async def test_an_index_gets_the_format_that_is_asked_for(
+    wanted: ManifestFormat, registry: RegistrySimulator, copier: Copier, tmp_path: Path
+) -> None:
+    source = f"docker://{registry.add_image('a/b', '1', INDEX)}"
+    copied = await copier.copy(source, f"oci:{tmp_path}/layout", replace(ALL, format=wanted))
+    assert (str(copied.digest) == INDEX.manifest.digest) == (wanted is ManifestFormat.OCI)
+    async with open_source(parse_location(f"oci:{tmp_path}/layout")) as found:
+        index = parse_document((await found.manifest()).raw)
+        assert isinstance(index, Index)
+        assert index.media_type == wanted.index_type
+        for each in index.manifests:
+            instance = parse_document((await found.manifest(each.digest)).raw)
+            assert instance.media_type == each.media_type == wanted.media_type
+
+
+async def test_what_a_store_has_lost_is_not_sent_where_it_is(
+    registry: RegistrySimulator, copier: Copier, tmp_path: Path
+) -> None:
+    source = f"docker://{registry.add_image('a/b', '1', IMAGE)}"
+    store = place("containers-storage", tmp_path)
+    await copier.copy(source, f"oci:{tmp_path}/layout:first")
+    await copier.copy(source, store)
+    copied = await copier.copy(store, f"oci:{tmp_path}/layout:second")
+    assert (str(copied.digest), copied.bytes_copied) == (IMAGE.manifest.digest, 0)
+    changed = await copier.copy(store, f"oci:{tmp_path}/empty")
+    assert str(changed.digest) != IMAGE.manifest.digest
+    assert (await config_of(f"oci:{tmp_path}/empty")).raw == IMAGE.config.data
+
+
+async def test_an_artifact_is_copied_as_it_is(registry: RegistrySimulator, copier: Copier, tmp_path: Path) -> None:
+    empty, anything = b"{}", images.noise(8, 5000)
+    registry.add_blob(empty)
+    registry.add_blob(anything)
+    document = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": images.OCI_MANIFEST,
+            "artifactType": "application/x-thing",
+            "config": images.Blob("application/vnd.oci.empty.v1+json", empty).descriptor(),
+            "layers": [images.Blob("application/x-thing-part", anything).descriptor(title="part")],
+            "unknown": {"kept": True},
+        }
+    ).encode()
+    registry.add_manifest("a/b", "1", document, images.OCI_MANIFEST)
+    source = f"docker://{registry.address}/a/b:1"
+    await copier.copy(source, f"oci:{tmp_path}/layout", CopyOptions(compression=Compression.ZSTD))
+    async with open_source(parse_location(f"oci:{tmp_path}/layout")) as found:
+        assert (await found.manifest()).raw == document
+    with pytest.raises(AsyncpullError):
+        await copier.copy(source, place("docker-archive", tmp_path))
+
+
+async def test_layers_of_elsewhere_are_left_there(registry: RegistrySimulator, copier: Copier, tmp_path: Path) -> None:
+    target = images.image([SHARED])
+    document = json.loads(target.manifest.data)
+    foreign = images.Blob("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", target.layers[0].data)
+    document["layers"] = [foreign.descriptor(urls=["https://elsewhere.example.com/layer"])]
+    registry.add_blob(target.config.data)
+    registry.add_manifest("a/b", "1", json.dumps(document).encode(), images.OCI_MANIFEST)
+    source = f"docker://{registry.address}/a/b:1"
+    await copier.copy(source, f"oci:{tmp_path}/layout")
+    blobs = {path.name for path in (tmp_path / "layout/blobs/sha256").iterdir()}
+    assert foreign.digest.removeprefix("sha256:") not in blobs
+    registry.add_blob(foreign.data)
+    await copier.copy(source, f"oci:{tmp_path}/layout", CopyOptions(takes_foreign_layers=True))
+    assert (tmp_path / "layout/blobs/sha256" / foreign.digest.removeprefix("sha256:")).read_bytes() == foreign.data
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_wrong_bytes_of_a_layer_leave_the_place_as_it_was(
+    kind: str, registry: RegistrySimulator, copier: Copier, heard: Heard, tmp_path: Path
+) -> None:
+    source = f"docker://{registry.add_image('a/b', '1', IMAGE)}"
+    registry.on(IMAGE.layers[1].digest, flip(700_000), times=None)
+    with pytest.raises(DigestMismatchError):
+        await copier.copy(source, place(kind, tmp_path))
+    with pytest.raises((NotFoundError, AsyncpullError)):
+        await config_of(place(kind, tmp_path))
+    assert heard.of(CopyFailed)
+
+
+@pytest.mark.parametrize("kind", ["oci", "docker-archive"])
+async def test_a_copy_that_is_cancelled_goes_on_where_it_was(
+    kind: str, registry: RegistrySimulator, copier: Copier, tmp_path: Path
+) -> None:
+    source = f"docker://{registry.add_image('a/b', '1', IMAGE)}"
+    gate = asyncio.Event()
+    registry.on(IMAGE.layers[1].digest, hold(gate, at=2_000_000))
+    copying = asyncio.create_task(copier.copy(source, place(kind, tmp_path)))
+    while registry.sent(IMAGE.layers[1].digest) < 2_000_000:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)  # what was sent is received
+    copying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+    with pytest.raises(AsyncpullError):
+        await config_of(place(kind, tmp_path))
+    before = registry.sent(IMAGE.layers[1].digest)
+    await copier.copy(source, place(kind, tmp_path))
+    assert (await config_of(place(kind, tmp_path))).raw == IMAGE.config.data
+    assert registry.sent(IMAGE.layers[1].digest) - before < len(IMAGE.layers[1].data) - 1_000_000
+    assert not list((tmp_path / "scratch").rglob("blob"))
+    assert not list(tmp_path.glob("layout/.asyncpull*"))
+
+
+async def test_a_registry_that_stops_leaves_the_place_as_it_was(
+    registry: RegistrySimulator, copier: Copier, tmp_path: Path
+) -> None:
+    first = f"docker://{registry.add_image('a/b', '1', OTHER)}"
+    second = f"docker://{registry.add_image('a/b', '2', IMAGE)}"
+    await copier.copy(first, f"oci:{tmp_path}/layout:name")
+    before = (tmp_path / "layout/index.json").read_bytes()
+    registry.on(IMAGE.layers[1].digest, status(500), times=None)
+    with pytest.raises(SourceError):
+        await copier.copy(second, f"oci:{tmp_path}/layout:name")
+    assert (tmp_path / "layout/index.json").read_bytes() == before
+    assert (await config_of(f"oci:{tmp_path}/layout:name")).raw == OTHER.config.data
+
+
+async def test_what_a_copy_tells(registry: RegistrySimulator, copier: Copier, heard: Heard, tmp_path: Path) -> None:
+    source = f"docker://{registry.add_image('a/b', '1', IMAGE)}"
+    copied = await copier.copy(source, f"oci:{tmp_path}/layout")
+    assert [event.reference for event in heard.of(CopyStarted)] == [source]
+    assert len(heard.of(PutCompleted)) == len(IMAGE.blobs)
+    large = [blob for blob in IMAGE.blobs if len(blob.data) > HELD_BYTES]
+    assert len(heard.of(FetchStarted)) == len(large), "small blobs go through memory"
+    (done,) = heard.of(CopyCompleted)
+    assert isinstance(done, CopyCompleted)
+    assert (done.digest, done.bytes_copied) == (str(copied.digest), sum(len(blob.data) for blob in IMAGE.blobs))
+    again = await copier.copy(source, f"oci:{tmp_path}/layout:other")
+    assert again.bytes_copied == 0
+    assert len(heard.of(LayerReused)) == len(IMAGE.blobs)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [("oci:there:1", "sif:file"), ("nonsense://x", "oci:there"), ("docker://a/b", "docker-archive:")],
+)
+async def test_what_cannot_be_meant(source: str, destination: str, copier: Copier) -> None:
+    with pytest.raises(UsageError):
+        await copier.copy(source, destination)
