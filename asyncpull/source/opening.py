@@ -15,8 +15,8 @@ from asyncpull.spec.location import (
     LayoutLocation,
     RegistryLocation,
     SifLocation,
-    TarballLocation,
     StorageLocation,
+    TarballLocation,
 )
 
 if TYPE_CHECKING:
