@@ -1,7 +1,7 @@
 """X.509 certificates of whoever signs: chains to the authorities of a policy, and whose a certificate is.
 
-Only certificates for signing code count, at one moment: for Fulcio that at which the log saw the signature, because its
-certificates live for minutes, and for one's own authorities now.
+A certificate that says what it is for must be for signing code, and all count at one moment: for Fulcio that at which
+the log saw the signature, because its certificates live for minutes, and for one's own authorities now.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _require_chain(
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_certifying)
         .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _require_code_signing)
     )
-    by_signer = ExtensionPolicy.permit_all().require_present(
+    by_signer = ExtensionPolicy.permit_all().may_be_present(
         x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _require_code_signing
     )
     try:

@@ -73,6 +73,29 @@ class Keyring:
                 _require_usable_subkey(certificate, key, now)
 
 
+class SecretKey:
+    """A secret key of OpenPGP, opened with its passphrase. Raises ConfigurationError if that cannot be done."""
+
+    def __init__(self, origin: str, raw: bytes, passphrase: str | None) -> None:
+        import pysequoia
+
+        try:
+            self._signer = pysequoia.Tsk.from_bytes(raw).signer(passphrase)
+        except _FOREIGN as error:
+            raise ConfigurationError(f"{origin}: no secret key that can sign: {_first_line(error)}") from error
+        self._origin = origin
+
+    def signed(self, content: bytes) -> bytes:
+        """A message that holds ``content``, signed. Raises ConfigurationError for a key that cannot sign."""
+        import pysequoia
+
+        try:
+            message: bytes = pysequoia.sign(self._signer, content, mode=pysequoia.SignatureMode.INLINE, armor=False)
+        except _FOREIGN as error:
+            raise ConfigurationError(f"{self._origin}: cannot sign: {_first_line(error)}") from error
+        return message
+
+
 def _require_usable_subkey(certificate: pysequoia.Cert, key: str, now: float) -> None:
     from pysequoia.packet import PacketPile, SignatureType, Tag
 
