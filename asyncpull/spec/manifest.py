@@ -100,7 +100,7 @@ class ImageConfig:
         return cls(
             raw=raw,
             digest=digest or Digest.of(raw),
-            diff_ids=tuple(_digest(text, where) for text, where in rootfs.array("diff_ids")),
+            diff_ids=tuple(parse_digest(text, where) for text, where in rootfs.array("diff_ids")),
             created=document.get("created", str, None),
             platform=_platform(document),
         )
@@ -132,6 +132,16 @@ def parse_document(
     read_layer = _descriptor if with_artifacts else _layer
     layers = tuple(read_layer(*entry) for entry in document.array("layers"))
     return Manifest(raw, kind, digest, config, layers, artifact_type, subject, annotations)
+
+
+def parse_digest(value: object, where: str) -> Digest:
+    """The digest that the value at ``where`` is. Raises DocumentError, which names the place."""
+    if not isinstance(value, str):
+        raise DocumentError(f"{where} is not a string")
+    try:
+        return Digest.parse(value)
+    except InvalidDigestError as error:
+        raise InvalidDigestError(f"{where}: {error}") from error
 
 
 def is_schema1(raw: bytes, media_type: str | None = None) -> bool:
@@ -190,15 +200,6 @@ def _layer(value: object, where: str) -> Descriptor:
     return layer
 
 
-def _digest(value: object, where: str) -> Digest:
-    if not isinstance(value, str):
-        raise DocumentError(f"{where} is not a string")
-    try:
-        return Digest.parse(value)
-    except InvalidDigestError as error:
-        raise InvalidDigestError(f"{where}: {error}") from error
-
-
 def _descriptor(value: object, where: str) -> Descriptor:
     entry = Fields.of(value, where)
     size = entry.get("size", int)
@@ -207,7 +208,7 @@ def _descriptor(value: object, where: str) -> Descriptor:
     platform = entry.get("platform", dict, None)
     return Descriptor(
         media_type=entry.get("mediaType", str, ""),
-        digest=_digest(entry.get("digest", str), f"{where}.digest"),
+        digest=parse_digest(entry.get("digest", str), f"{where}.digest"),
         size=size,
         platform=None if platform is None else _platform(Fields(platform, f"{where}.platform")),
         annotations=_notes(entry),
