@@ -42,7 +42,7 @@ from asyncpull.progress import (
     Unmounted,
 )
 from asyncpull.registry.client import RegistryClient
-from asyncpull.resolve import Resolution, Resolver, resolve_image
+from asyncpull.resolve import Resolution, Resolver
 from asyncpull.sharing import Sharing
 from asyncpull.space import Space
 from asyncpull.spec.layerid import layer_ids
@@ -106,8 +106,6 @@ class Puller:
         self._keeps_blobs = keep_blobs
         self._store = store
         self._client = RegistryClient(access, retry=retry)
-        self._platform = platform or host_platform()
-        self._resolver = Resolver(store, self._client, self._platform, Gate(trust))
         self._fetcher = Fetcher(
             store.spool_root,
             limits=limits.of_scheduler,
@@ -115,6 +113,7 @@ class Puller:
             bandwidth=limits.bandwidth,
             memory=limits.memory,
         )
+        self._resolver = Resolver(store, self._client, platform or host_platform(), Gate(trust), self._fetcher)
         self._pool = WorkerPool(limits.workers)
         self._sharing = Sharing()
         self._space = Space(store.spool_root, store.config.graph_root)
@@ -167,8 +166,8 @@ class Puller:
         tell = Teller(self._events, next(self._numbers), source.name)
 
         async def resolve() -> Resolution:
-            image = await resolve_image(source, reference, self._platform)
-            return Resolution(source, replace(image, names=(reference, *names)))
+            found = await self._resolver.read(source, reference)
+            return replace(found, image=replace(found.image, names=(reference, *names)))
 
         return await self._pull(source.name, resolve, tell)
 

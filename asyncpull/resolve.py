@@ -16,16 +16,20 @@ from asyncpull.errors import DocumentError, NotInStoreError, PolicyError, Source
 from asyncpull.log import Log
 from asyncpull.plan import PullPolicy, ResolvedImage
 from asyncpull.source.registry import RegistrySource
-from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
+from asyncpull.source.schema1 import open_schema1
+from asyncpull.spec.digest import Digest
+from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, is_schema1, parse_document
 from asyncpull.spec.platform import select_platform
 from asyncpull.spec.reference import Reference, has_domain, parse_reference
+from asyncpull.spec.schema1 import LayerFacts
 from asyncpull.spec.source import RebuildingSource
 from asyncpull.trust.scopes import of_reference
 
 if TYPE_CHECKING:
+    from asyncpull.fetch.fetcher import Fetcher
     from asyncpull.registry.client import RegistryClient
     from asyncpull.spec.platform import Platform
-    from asyncpull.spec.source import Source
+    from asyncpull.spec.source import Source, SourceDocument
     from asyncpull.store.store import Store
     from asyncpull.store.views import ImageRecord
     from asyncpull.trust.gate import Gate
@@ -45,11 +49,12 @@ class Resolution:
 class Resolver:
     """Finds out what references mean on ``platform``, by ``store`` and by the registries of ``client``.
 
-    What ``gate`` does not let through is not resolved.
+    What ``gate`` does not let through is not resolved. An image of schema 1 has its layers fetched by ``fetcher``.
     """
 
-    def __init__(self, store: Store, client: RegistryClient, platform: Platform, gate: Gate) -> None:
+    def __init__(self, store: Store, client: RegistryClient, platform: Platform, gate: Gate, fetcher: Fetcher) -> None:
         self._store, self._client, self._platform, self._gate = store, client, platform, gate
+        self._fetcher = fetcher
 
     async def resolve(self, reference: str | Reference, when: PullPolicy) -> Resolution:
         """The image that is meant: that of the store if ``when`` is content with it, else the registry's.
@@ -91,10 +96,35 @@ class Resolver:
 
     async def _from_registry(self, wanted: Reference) -> Resolution:
         source = RegistrySource(self._client, wanted)
-        index, manifest = await resolve_manifest(source, wanted, self._platform)
         where = self._gate.registry_signatures(self._client, wanted)
+        named = await source.manifest()
+        if is_schema1(named.raw, named.media_type):
+            signatures = await self._gate.admit(of_reference(wanted), named.raw, where, is_instance=False)
+            found = await self._converted(source, wanted, named)
+            return replace(found, image=replace(found.image, signatures=signatures))
+        index, manifest = await resolve_manifest(source, wanted, self._platform, named)
         signatures = await self._gate.admit(of_reference(wanted), manifest.raw, where, is_instance=index is not None)
         return Resolution(source, replace(await _with_config(source, wanted, index, manifest), signatures=signatures))
+
+    async def read(self, source: Source, reference: Reference) -> Resolution:
+        """What an open source gives, whatever the policy says, as the image ``reference``. Raises as ``resolve``."""
+        named = await source.manifest()
+        if is_schema1(named.raw, named.media_type):
+            return await self._converted(source, reference, named)
+        return Resolution(source, await resolve_image(source, reference, self._platform, named))
+
+    async def _converted(self, source: Source, reference: Reference, named: SourceDocument) -> Resolution:
+        converted = await open_schema1(source, named, self._fetcher, await self._known())
+        image = await resolve_image(converted, reference, self._platform)
+        return Resolution(converted, replace(image, index=converted.index))
+
+    async def _known(self) -> dict[Digest, LayerFacts]:
+        """What the store knows of the blobs that its layers were made from."""
+        return {
+            Digest.parse(layer.compressed_digest): LayerFacts(layer.compressed_size, Digest.parse(layer.diff_digest))
+            for layer in (await self._store.snapshot()).layers.values()
+            if layer.compressed_digest and layer.compressed_size > 0 and layer.diff_digest
+        }
 
     async def _stored(self, wanted: Reference, record: ImageRecord) -> ResolvedImage:
         """The documents of an image that the store has, from its big data. Raises DocumentError, StoreError."""
@@ -106,16 +136,19 @@ class Resolver:
         )
         chosen_from: Index | Manifest | None = None
         if f"manifest-{record.digest}" in record.big_data_names:
-            chosen_from = parse_document(await self._store.big_data(record, f"manifest-{record.digest}"))
+            raw = await self._store.big_data(record, f"manifest-{record.digest}")
+            chosen_from = None if is_schema1(raw) else parse_document(raw)
         return ResolvedImage(wanted, chosen_from if isinstance(chosen_from, Index) else None, manifest, config)
 
 
-async def resolve_image(source: Source, reference: Reference, platform: Platform) -> ResolvedImage:
-    """Ask ``source`` what ``reference`` is on ``platform``.
+async def resolve_image(
+    source: Source, reference: Reference, platform: Platform, named: SourceDocument | None = None
+) -> ResolvedImage:
+    """Ask ``source`` what ``reference`` is on ``platform``; ``named`` is as for ``resolve_manifest``.
 
     Raises SourceError, DocumentError, IntegrityError; NoMatchingPlatformError for an index without that platform.
     """
-    return await _with_config(source, reference, *await resolve_manifest(source, reference, platform))
+    return await _with_config(source, reference, *await resolve_manifest(source, reference, platform, named))
 
 
 async def _with_config(source: Source, reference: Reference, index: Index | None, manifest: Manifest) -> ResolvedImage:
@@ -127,10 +160,13 @@ async def _with_config(source: Source, reference: Reference, index: Index | None
 
 
 async def resolve_manifest(
-    source: Source, reference: Reference | str, platform: Platform
+    source: Source, reference: Reference | str, platform: Platform, named: SourceDocument | None = None
 ) -> tuple[Index | None, Manifest]:
-    """The manifest, and the index it was selected from. An index may list indexes, but not below that."""
-    document = await source.manifest()
+    """The manifest, and the index it was selected from. An index may list indexes, but not below that.
+
+    ``named`` is the document that ``source`` was pointed to, if it was asked for already.
+    """
+    document = named or await source.manifest()
     parsed = parse_document(document.raw, document.media_type)
     index: Index | None = None
     for _ in range(2):

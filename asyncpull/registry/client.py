@@ -37,9 +37,10 @@ from asyncpull.registry.requests import EndpointRequests, host_of
 from asyncpull.retry import RetryPolicy, retrying
 from asyncpull.spec.digest import Digest, verify_bytes
 from asyncpull.spec.fields import Fields
-from asyncpull.spec.manifest import MANIFEST_LIMIT
-from asyncpull.spec.mediatype import ACCEPTED_MANIFESTS
+from asyncpull.spec.manifest import MANIFEST_LIMIT, UNKNOWN_SIZE
+from asyncpull.spec.mediatype import ACCEPTED_MANIFESTS, is_schema1
 from asyncpull.spec.reference import DEFAULT_TAG, Reference, is_tag
+from asyncpull.spec.schema1 import document_digest, verify_document
 from asyncpull.spec.signature import SIGNATURE_LIMIT
 from asyncpull.spec.source import BlobResponse, SourceDocument
 
@@ -196,8 +197,8 @@ class RegistryClient:
         wanted = name if isinstance(name, Digest) else None
         for digest in (wanted, said):
             if digest is not None:
-                verify_bytes(what, raw, digest)
-        return SourceDocument(raw, media_type, wanted or said or Digest.of(raw))
+                verify_document(what, raw, digest)
+        return SourceDocument(raw, media_type, wanted or said or document_digest(raw))
 
     async def digest(self, endpoint: Endpoint, name: str | Digest) -> Digest:
         """The digest of what a tag names at ``endpoint``, by a HEAD request, or by GET where HEAD tells nothing."""
@@ -207,8 +208,8 @@ class RegistryClient:
                 media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if said is not None and isinstance(name, Digest) and said != name:
                 raise DigestMismatchError(f"manifest of {endpoint.account}", str(name), str(said))
-            # The digest of another document than we would be given is of no use.
-            if said is not None and media_type in ACCEPTED_MANIFESTS:
+            # The digest of another document than we would be given is of no use; of schema 1 some say it to all.
+            if said is not None and media_type in ACCEPTED_MANIFESTS and not is_schema1(media_type):
                 return said
         except (AuthenticationError, NotFoundError, UnavailableError) as error:
             # Some registries know no HEAD, and those that do cannot say what is wrong in a body.
@@ -287,8 +288,8 @@ class RegistryClient:
 def _extent(response: HttpResponse, descriptor: Descriptor, offset: int) -> Extent | None:
     """What ``response`` holds. Raises SizeMismatchError if it is part of something of another size."""
     held = extent(response.status, response.headers, response.content_length, offset)
-    if held is not None and held.total is not None and held.total != descriptor.size:
-        raise SizeMismatchError(f"blob {descriptor.digest}", descriptor.size, held.total)
+    if held is not None and held.total not in (None, descriptor.size) and descriptor.size != UNKNOWN_SIZE:
+        raise SizeMismatchError(f"blob {descriptor.digest}", descriptor.size, held.total or 0)
     return held
 
 

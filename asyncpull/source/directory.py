@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import NotFoundError
 from asyncpull.source.local import LocalSource, open_regular, read_small
-from asyncpull.spec.digest import Digest, verify_bytes
 from asyncpull.spec.directory import MANIFEST, VERSION, blob_name, check_version, manifest_name
 from asyncpull.spec.manifest import KIB, MANIFEST_LIMIT
+from asyncpull.spec.schema1 import document_digest, verify_document
 from asyncpull.spec.source import SourceDocument
 
 if TYPE_CHECKING:
     from asyncpull.source.local import FileRange
+    from asyncpull.spec.digest import Digest
     from asyncpull.spec.location import DirectoryLocation
 
 
@@ -45,10 +46,10 @@ class DirectorySource(LocalSource):
             path = self._root / manifest_name(digest)
             with suppress(NotFoundError):
                 raw = read_small(path, MANIFEST_LIMIT)
-                verify_bytes(str(path), raw, digest)
+                verify_document(str(path), raw, digest)
                 return SourceDocument(raw, None, digest)
         raw = read_small(self._root / MANIFEST, MANIFEST_LIMIT)
-        actual = Digest.of(raw, digest.algorithm if digest else "sha256")
+        actual = document_digest(raw, digest.algorithm if digest else "sha256")
         if digest is not None and actual != digest:
             raise NotFoundError(f"{self.name} has no manifest {digest}")
         return SourceDocument(raw, None, actual)

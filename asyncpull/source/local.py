@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import DocumentError, DocumentTooLargeError, NotFoundError, SizeMismatchError, SourceError
 from asyncpull.spec.digest import verify_bytes
-from asyncpull.spec.manifest import MANIFEST_LIMIT
+from asyncpull.spec.manifest import MANIFEST_LIMIT, UNKNOWN_SIZE
+from asyncpull.spec.schema1 import verify_document
 from asyncpull.spec.source import BlobResponse, SourceDocument
 from asyncpull.waiting import finish
 
@@ -101,7 +102,7 @@ class LocalSource(ABC):
         Raises NotFoundError, SizeMismatchError, SourceError.
         """
         async with self._opened(descriptor.digest) as file:
-            if file.size != descriptor.size:
+            if descriptor.size not in (file.size, UNKNOWN_SIZE):
                 raise SizeMismatchError(f"{self.name}: {file.path}", descriptor.size, file.size)
             yield file
 
@@ -114,7 +115,7 @@ class LocalSource(ABC):
             if file.size > MANIFEST_LIMIT:
                 raise DocumentTooLargeError(f"{file.path} has {file.size} bytes, the limit is {MANIFEST_LIMIT}")
             raw = b"".join([chunk async for chunk in _chunks(file, 0, file.size)])
-        verify_bytes(file.path, raw, digest)
+        verify_document(file.path, raw, digest)
         return SourceDocument(raw, media_type, digest)
 
     @asynccontextmanager

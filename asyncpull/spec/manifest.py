@@ -25,6 +25,9 @@ MANIFEST_LIMIT = 4 * MIB
 CONFIG_LIMIT = 4 * MIB
 TOKEN_LIMIT = 1 * MIB
 
+# The size of a blob in a descriptor made for one of which nobody has said how large it is; a source then does not mind.
+UNKNOWN_SIZE = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:

@@ -51,7 +51,7 @@ _LAYERS = {
 _LAYERS |= {wrong: _LAYERS[right] for wrong, right in _MISSPELT.items()}
 
 # What every manifest request sends as Accept, most wanted first.
-ACCEPTED_MANIFESTS = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+ACCEPTED_MANIFESTS = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, DOCKER_SCHEMA1_SIGNED, DOCKER_SCHEMA1)
 
 
 def is_index(media_type: str) -> bool:

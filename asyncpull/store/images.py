@@ -7,12 +7,13 @@ which everybody ignores. A name belongs to one image: whoever takes it leaves th
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import InvalidReferenceError, NotInStoreError, StoreCorruptError, StoreError
+from asyncpull.errors import DocumentError, InvalidReferenceError, NotInStoreError, StoreCorruptError, StoreError
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.reference import parse_reference
+from asyncpull.spec.schema1 import document_digest
 from asyncpull.store.files import disk_errors, make_directory, sweep, sync_file, write_atomic
 from asyncpull.store.records import (
     IMAGES,
@@ -282,5 +283,13 @@ def _items(existing: ImageRecord | None, items: Sequence[tuple[str, bytes]]) -> 
         if key not in names:
             names.append(key)
         sizes[key] = len(data)
-        digests[key] = str(Digest.of(data))
+        digests[key] = str(_digest(key, data))
     return {"big-data-names": names, "big-data-sizes": sizes, "big-data-digests": digests}
+
+
+def _digest(key: str, data: bytes) -> Digest:
+    """That of the bytes, but of a signed manifest of schema 1 that of what is signed."""
+    if key.startswith("manifest"):
+        with suppress(DocumentError):
+            return document_digest(data)
+    return Digest.of(data)

@@ -153,6 +153,7 @@ def _configuration(directory: Path, address: str, certificate: Path | None, *, p
         "version": "0.1",
         "log": {"level": "warn"},
         "storage": {"filesystem": {"rootdirectory": str(directory / "data")}, "delete": {"enabled": True}},
+        "compatibility": {"schema1": {"enabled": True}},
         "http": {"addr": address, "secret": "the same for every run"}
         | ({"tls": {"certificate": str(certificate), "key": str(directory / "key.pem")}} if certificate else {}),
     }

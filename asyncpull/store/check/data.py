@@ -6,12 +6,14 @@ Read without a lock: items are replaced by renaming, and an item that is replace
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import orjson
 
-from asyncpull.errors import InvalidDigestError
+from asyncpull.errors import DocumentError, InvalidDigestError
 from asyncpull.spec.digest import Digest
+from asyncpull.spec.schema1 import document_digest
 from asyncpull.store.check.findings import Damage, Finding, Remedy, Subject
 from asyncpull.store.records import big_data_file_name
 
@@ -115,7 +117,7 @@ def _compare(
     size, digest = sizes.get(key), digests.get(key, "")
     if size is not None and size != len(data):
         return Damage.DATA_SIZE_WRONG, f"its data {key} has {len(data)} bytes, and {size} are recorded"
-    if digest and not _has_digest(data, digest) and not _is_signed_v1(data):
+    if digest and not _has_digest(data, digest):
         return Damage.DATA_DIGEST_WRONG, f"its data {key} is not what its digest says"
     return None
 
@@ -125,16 +127,11 @@ def _has_digest(data: bytes, text: str) -> bool:
         digest = Digest.parse(text)
     except InvalidDigestError:
         return False
-    return Digest.of(data, digest.algorithm) == digest
-
-
-def _is_signed_v1(data: bytes) -> bool:
-    """Docker's first manifests were signed inside: their digest is of something else than the bytes."""
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(document, dict) and document.get("schemaVersion") == 1
+    if Digest.of(data, digest.algorithm) == digest:
+        return True
+    with suppress(DocumentError):  # Docker's first manifests were signed inside
+        return document_digest(data, digest.algorithm) == digest
+    return False
 
 
 def _fits(config: bytes, image: ImageRecord, inventory: Inventory) -> bool:
