@@ -82,7 +82,7 @@ class RegistryClient:
         self._retry = retry or RetryPolicy()
         self._environ = os.environ if environ is None else environ
         self._http = HttpClient(timeouts, Proxies.from_environ(self._environ))
-        self._requests = EndpointRequests(self._http, self.keyring)
+        self._requests = EndpointRequests(self._http, self._keyring_for, self._access.token)
         self._registries: Registries | None = None
         self._loading = asyncio.Lock()
         self._rangeless: set[tuple[str, str]] = set()
@@ -114,6 +114,14 @@ class RegistryClient:
         """Where credentials are looked up. Raises ConfigurationError."""
         helpers = (await self.registries()).credential_helpers
         return load_keyring(self._environ, self._access.authfile, helpers)
+
+    async def _keyring_for(self, endpoint: Endpoint) -> Keyring:
+        """Where the credentials for ``endpoint`` are: what was given for a registry is not for its mirrors."""
+        if self._access.is_anonymous:
+            return Keyring()
+        if self._access.credentials is not None and endpoint.is_named:
+            return Keyring(given=self._access.credentials)
+        return await self.keyring()
 
     async def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
         """Where ``reference`` may be asked for, in the order to be tried. Raises ConfigurationError, PolicyError."""
@@ -155,7 +163,7 @@ class RegistryClient:
         itself = (await self.registries()).itself(Reference(registry, "login"))
         itself = replace(itself, repository="", account=registry)
 
-        async def given() -> Keyring:
+        async def given(_endpoint: Endpoint) -> Keyring:
             return Keyring(given=credentials)
 
         asking = EndpointRequests(self._http, given)

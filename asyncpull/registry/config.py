@@ -30,6 +30,7 @@ from asyncpull.tls import TlsFiles
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from asyncpull.registry.credentials import Credentials
     from asyncpull.registry.hosts import HostRule, HostsFile
     from asyncpull.registry.registriesconf import RegistryRule
     from asyncpull.registry.shortnames import Alias
@@ -50,7 +51,9 @@ class RegistryAccess:
     ``insecure`` holds domains as references spell them, with their port. The paths are what is read instead of the
     usual places: ``authfile`` holds credentials, ``cert_dir`` certificates as below ``certs.d`` but for every registry,
     ``registries_conf`` and ``registries_conf_dir`` are containers-registries.conf(5), and ``hosts_dir`` is
-    containerd's directory of ``hosts.toml`` files, which is only read where it is given.
+    containerd's directory of ``hosts.toml`` files, which is only read where it is given. ``credentials`` are for every
+    registry that a reference names and for no mirror of it; so is ``token``, which is sent as it is and asked for
+    nowhere. With ``is_anonymous`` nobody's credentials are sent anywhere.
     """
 
     tls_verify: bool | None = None
@@ -60,6 +63,9 @@ class RegistryAccess:
     registries_conf: Path | None = None
     registries_conf_dir: Path | None = None
     hosts_dir: Path | None = None
+    credentials: Credentials | None = None
+    token: str | None = field(default=None, repr=False)
+    is_anonymous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,7 @@ class Registries:
             insecure=self._is_insecure(repository.domain, said=location.insecure),
             namespace=reference.domain if is_elsewhere and repository.path == reference.path else None,
             resolves_tags=location.resolves_tags,
+            is_named=repository.domain == reference.domain,
             tls=self.certificates.for_registry(repository.domain),
         )
 
@@ -193,6 +200,7 @@ class Registries:
             namespace=None if is_registry else reference.domain,
             resolves_tags=rule.resolves,
             serves_blobs=rule.pulls,
+            is_named=is_registry,
             tls=rule.tls if rule.tls != TlsFiles() else self.certificates.for_registry(domain),
             headers=rule.headers,
         )

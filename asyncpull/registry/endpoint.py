@@ -15,7 +15,9 @@ class Endpoint:
     without verifying its certificate, and by plain http where https is not spoken at all. ``scheme`` is given where
     only that one may be spoken. ``prefix`` stands before the repository in every path. ``namespace`` is what a mirror
     is told that the repository belongs to (``?ns=``), None where it needs no telling. An endpoint that does not resolve
-    tags is asked for digests only. ``headers`` are sent with every request; their values may be secrets.
+    tags is asked for digests only. ``is_named`` tells that it is at the domain that the reference names, so that what
+    somebody says about that registry is about this endpoint. ``headers`` are sent with every request; their values may
+    be secrets.
     """
 
     host: str
@@ -28,6 +30,7 @@ class Endpoint:
     namespace: str | None = None
     resolves_tags: bool = True
     serves_blobs: bool = True
+    is_named: bool = True
     tls: TlsFiles = field(default_factory=TlsFiles)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 

@@ -68,10 +68,15 @@ class _Scheme:
 
 
 class EndpointRequests:
-    """Makes requests through ``http``, each once, with the credentials of what ``keyring`` gives when it is needed."""
+    """Makes requests through ``http``, each once, with the credentials of what ``keyring`` gives when it is needed.
 
-    def __init__(self, http: HttpClient, keyring: Callable[[], Awaitable[Keyring]]) -> None:
-        self._http, self._keyring = http, keyring
+    A ``token`` is sent instead to endpoints that references name, whatever they ask for.
+    """
+
+    def __init__(
+        self, http: HttpClient, keyring: Callable[[Endpoint], Awaitable[Keyring]], token: str | None = None
+    ) -> None:
+        self._http, self._keyring, self._token = http, keyring, token
         self._doors: dict[tuple[Endpoint, Errand], Door] = {}
         self._schemes: dict[tuple[str, str], _Scheme] = {}
         self._notices: set[tuple[str, str]] = set()
@@ -103,6 +108,7 @@ class EndpointRequests:
         if isinstance(body, Stream) and door.has_expired():
             await self._knock(endpoint, errand)
         visit = Visit(door)
+        given = f"Bearer {self._token}" if self._token is not None and endpoint.is_named else None
         while True:
             async with self._http.request(
                 method,
@@ -110,7 +116,7 @@ class EndpointRequests:
                 home=home,
                 headers=headers,
                 private_headers=dict(endpoint.headers),
-                authorization=visit.key(),
+                authorization=given or visit.key(),
                 body=body,
                 tls=endpoint.tls,
                 verify_tls=not endpoint.insecure,
@@ -122,11 +128,11 @@ class EndpointRequests:
                     return
                 said = await response.excerpt(ERROR_BODY_LIMIT)
                 challenges = parse_challenges(response.all("WWW-Authenticate"))
-            if response.is_foreign or not visit.is_worth_asking(response.status, challenges):
+            if given or response.is_foreign or not visit.is_worth_asking(response.status, challenges):
                 raise door.explained(_refusal(f"{path} of {endpoint.account}", endpoint, response, said))
             ask = self._token_requests(endpoint, scheme)
             plain_http = endpoint.insecure or scheme == "http"
-            await door.unlock(visit, challenges, await self._keyring(), ask, plain_http=plain_http)
+            await door.unlock(visit, challenges, await self._keyring(endpoint), ask, plain_http=plain_http)
 
     async def check_login(self, endpoint: Endpoint) -> None:
         """Ask whether the credentials are good for ``endpoint`` as such. Raises AuthenticationError if not."""

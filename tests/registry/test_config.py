@@ -74,6 +74,7 @@ async def test_mirrors_come_before_the_registry(tmp_path: Path) -> None:
             "library/alpine",
             "mirror.example/library/alpine",
             is_mirror=True,
+            is_named=False,
             namespace="docker.io",
         ),
         # The path is another one there, so the mirror need not be told what it mirrors.
@@ -82,6 +83,7 @@ async def test_mirrors_come_before_the_registry(tmp_path: Path) -> None:
             "hub/library/alpine",
             "cache.example:5000/hub/library/alpine",
             is_mirror=True,
+            is_named=False,
             insecure=True,
         ),
         Endpoint(
@@ -89,6 +91,7 @@ async def test_mirrors_come_before_the_registry(tmp_path: Path) -> None:
             "library/alpine",
             "mirror.gcr.io/library/alpine",
             is_mirror=True,
+            is_named=False,
             namespace="docker.io",
             resolves_tags=False,
         ),

@@ -21,6 +21,8 @@ from asyncpull.errors import (
     UsageError,
 )
 from asyncpull.registry.config import RegistryAccess
+from asyncpull.registry.credentials import Credentials
+from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.manifest import Descriptor
 from asyncpull.spec.reference import parse_reference
@@ -30,7 +32,7 @@ from tests.support.docker_registry import PASSWORD, USER, docker_registry, is_in
 from tests.support.images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, image, noise
 from tests.support.pushes import client_of, in_registry
 from tests.support.registry_faults import drop, error, header, redirect, status
-from tests.support.registry_simulator import Bearer, RegistrySimulator
+from tests.support.registry_simulator import Basic, Bearer, RegistrySimulator
 from tests.support.token_server import TokenAuthority, token_server
 
 if TYPE_CHECKING:
@@ -317,6 +319,42 @@ async def test_reading_and_writing_and_deleting_have_keys_of_their_own(
         ["repository:a/b:pull"],
         ["repository:a/b:*,delete,pull,push"],
     ]
+
+
+@pytest.mark.parametrize("given", ["credentials", "token", "nothing"])
+async def test_what_is_given_for_a_registry_is_not_for_its_mirrors(
+    registry: RegistrySimulator, tmp_path: Path, given: str
+) -> None:
+    async with RegistrySimulator() as mirror:
+        log_in(tmp_path, registry.address, "somebody", "else")
+        registry.add_manifest("a/b", "t", MANIFEST.raw, OCI_MANIFEST)
+        registry.protection = Basic("me", "secret") if given != "token" else Bearer()
+        registry.tokens.add("mine")
+        mirror.protection = Basic("me", "secret")
+        conf = tmp_path / "registries.conf"
+        conf.write_text(
+            f'[[registry]]\nlocation = "{registry.address}"\ninsecure = true\n'
+            f'[[registry.mirror]]\nlocation = "{mirror.address}"\ninsecure = true\n'
+        )
+        access = RegistryAccess(
+            tls_verify=False,
+            registries_conf=conf,
+            registries_conf_dir=tmp_path,
+            credentials=Credentials("me", "secret") if given == "credentials" else None,
+            token="mine" if given == "token" else None,
+            is_anonymous=given == "nothing",
+        )
+        assert "secret" not in repr(access)
+        assert "mine" not in repr(access)
+        async with client_of(tmp_path, access=access) as client:
+            source = RegistrySource(client, in_registry(registry))
+            if given == "nothing":
+                with pytest.raises(AuthenticationError):
+                    await source.manifest()
+                assert [request.headers.get("authorization") for request in registry.requests] == [None] * 2
+            else:
+                assert (await source.manifest()).raw == MANIFEST.raw
+        assert {request.headers.get("authorization") for request in mirror.requests} == {None}
 
 
 @needs_registry
