@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.extract.deletions import DeletingExtractor
 from asyncpull.extract.directories import Directories
-from asyncpull.extract.extractor import Extractor
 from asyncpull.extract.literal import LiteralExtractor
 from asyncpull.extract.wholetree import WholeTreeExtractor
 from asyncpull.layer.split import SplitWriter
@@ -23,11 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from asyncpull.extract.extractor import Extractor
     from asyncpull.tree.confine import Opener
 
 _UINT32 = 0xFFFF_FFFF
 
-_EXTRACTORS: dict[Marks, type[Extractor]] = {Marks.AUFS: LiteralExtractor, Marks.NONE: WholeTreeExtractor}
+_EXTRACTORS: dict[Marks, type[Extractor]] = {
+    Marks.TRUSTED: DeletingExtractor,
+    Marks.USER: DeletingExtractor,
+    Marks.AUFS: LiteralExtractor,
+    Marks.NONE: WholeTreeExtractor,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ def _extractor(root: Path, options: ApplyOptions, opener: Opener | None) -> Iter
         raise store_error(error, root) from error
     with confined, Directories(confined) as directories:
         _drop_default_acl(confined, root)
-        extractor = _EXTRACTORS.get(options.marks, Extractor)(
+        extractor = _EXTRACTORS[options.marks](
             root,
             directories,
             marks=options.marks,

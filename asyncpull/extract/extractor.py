@@ -1,14 +1,8 @@
-"""What each member of a layer does to the tree that is being written (format sections 5.1 and 5.2).
+"""What each member of a layer does to the tree that is being written (format section 5.1).
 
-This is the tree of a layer alone, with the kernel's marks of what is deleted; ``literal`` and ``wholetree`` tell what
-is different with other marks, and with none.
-
-The result is podman's, entry by entry, but for what is better on purpose:
-
-- a directory in place of a whiteout of the same layer, in whatever order they come, is opaque: what the layers below
-  had there stays deleted;
-- a whiteout beside anything else of the same name deletes it in the layers below only, and the new entry stays;
-- a whiteout of a directory that the archive only implies, for the sake of whiteouts in it, takes its place.
+That is, what it brings; what it deletes is told by ``deletions``, where the kernel is to understand it, by ``literal``
+for other marks, and by ``wholetree`` where there are none. The result is podman's, entry by entry, but for what is
+better on purpose.
 
 Time goes into system calls, so there are no more of them than the result needs. A regular file costs ``openat``,
 ``write``, ``utimensat``, ``close``; ``fchown`` comes in only where its owner is not the one that the kernel gives it
@@ -20,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from asyncpull.errors import UnsupportedMemberError
@@ -29,8 +24,8 @@ from asyncpull.extract.implied import IMPLIED_MODE
 from asyncpull.extract.writeback import WORTHWHILE, begin_writing
 from asyncpull.layer.changeset import Action, Changeset, Effect
 from asyncpull.layer.header import DIRECTORY, GLOBAL_RECORDS
-from asyncpull.tree.marks import is_whiteout, set_opaque
-from asyncpull.tree.walk import holds_only_whiteouts, join, remove
+from asyncpull.tree.marks import is_whiteout
+from asyncpull.tree.walk import join, remove
 from asyncpull.tree.xattrs import DEFAULT_ACL, apply_xattrs, path_of
 
 if TYPE_CHECKING:
@@ -51,7 +46,7 @@ _NO_IDS: Final = frozenset((0xFFFF_FFFF, -1))
 _ROOT_OWNER: Final = (0, 0)
 
 
-class Extractor:
+class Extractor(ABC):
     """Does what the members of one layer say, one after another. A context manager.
 
     Its findings: ``owners`` of all members but whiteouts, ``implied`` directories by canonical path, how many
@@ -275,62 +270,27 @@ class Extractor:
             self._default_acls[directory.path] = now.pop(DEFAULT_ACL)
         apply_xattrs(directory.fd, now, in_userns=self._in_userns)
 
+    # What is deleted, and what is there before: see ``deletions`` and those that stand on it
+
+    @abstractmethod
     def _root_entry(self, member: Member, owner: Owner) -> None:
-        """What the archive says of the root is no part of a layer: it has mode and owner of the layer below (4.2)."""
+        """Do what the archive says of the root."""
 
-    # Whiteouts
-
+    @abstractmethod
     def _bring(self, parent: Directory, name: bytes) -> bool:
         """Get ready for something at ``name``; tell whether a whiteout of it was there that is in no one's way."""
-        return False
 
-    def _deletes_above(self, path: bytes) -> bool:
-        """Whether this layer deletes ``path``, or what it is in, without a mark in the same place."""
-        return False
+    @abstractmethod
+    def _forget_below(self, prefix: bytes) -> None:
+        """A directory is about to be removed; ``prefix`` is its canonical path and a slash."""
 
+    @abstractmethod
     def _make_opaque(self, fd: int) -> None:
         """Mark a directory as hiding what the layers below have in it."""
-        set_opaque(fd, self._marks)
 
-    def _parent_of_whiteout(self, path: bytes) -> Directory | None:
-        """The directory of a whiteout; None below what is no directory, where there is nothing to delete."""
-        try:
-            return self._directories.get(path)
-        except FileNotFoundError:
-            return None if self._deletes_above(path) else self._imply(path)
-        except NotADirectoryError:
-            return None
-
+    @abstractmethod
     def _whiteout(self, member: Member, action: Action, owner: Owner) -> None:
-        """Mark what the layers below have as deleted."""
-        parent = self._parent_of_whiteout(action.parent)
-        if parent is None:
-            return
-        if action.effect is Effect.OPAQUE:
-            self._make_opaque(parent.fd)
-            return
-        try:
-            os.mknod(action.name, stat.S_IFCHR, 0, dir_fd=parent.fd)
-        except FileExistsError:
-            if not self._whiteout_beside(parent, action.name):
-                return
-            os.mknod(action.name, stat.S_IFCHR, 0, dir_fd=parent.fd)
-        if owner != parent.newcomer:
-            self._give_name(parent, action.name, owner)
-
-    def _whiteout_beside(self, parent: Directory, name: bytes) -> bool:
-        """Settle a whiteout of what this layer has itself; tell whether it is to be made after all."""
-        if not stat.S_ISDIR(os.lstat(name, dir_fd=parent.fd).st_mode):
-            return False
-        path = join(parent.path, name)
-        if path in self.implied and holds_only_whiteouts(
-            parent.fd, name, lambda below: join(path, below) in self.implied
-        ):
-            self._make_way(parent, name)
-            return True
-        self.implied.discard(path)
-        self._make_opaque(self._directories.get(path).fd)
-        return False
+        """Do what a whiteout, or an opaque entry, says."""
 
     # Everything else
 
@@ -409,9 +369,6 @@ class Extractor:
             if stat.S_ISDIR(info.st_mode):
                 self._forget_below(below)
         remove(parent.fd, name)
-
-    def _forget_below(self, prefix: bytes) -> None:
-        """A directory is about to be removed; ``prefix`` is its canonical path and a slash."""
 
     # Owners
 

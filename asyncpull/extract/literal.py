@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from asyncpull.extract.extractor import Extractor
+from asyncpull.extract.deletions import DeletingExtractor
 from asyncpull.layer.changeset import Effect
 from asyncpull.tree.marks import AUFS_OPAQUE, AUFS_PREFIX
 from asyncpull.tree.walk import ancestors, join
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class LiteralExtractor(Extractor):
+class LiteralExtractor(DeletingExtractor):
     """Does what the members say, for Marks.AUFS. ``_hidden`` are the canonical paths that a whiteout was made for."""
 
     _hidden: set[bytes]

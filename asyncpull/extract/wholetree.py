@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from asyncpull.extract.extractor import Extractor
+from asyncpull.extract.deletions import DeletingExtractor
 from asyncpull.layer.changeset import Effect
 from asyncpull.tree.walk import ancestors, entries, join
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asyncpull.layer.header import Member
 
 
-class WholeTreeExtractor(Extractor):
+class WholeTreeExtractor(DeletingExtractor):
     """Does what the members say, for Marks.NONE.
 
     ``_kept`` are the canonical paths of what this layer has a part in, ``_deleted`` those that it deleted for good.
