@@ -23,6 +23,7 @@ CONTRACT = {
     "SourceError": 1,
     "NotFoundError": 2,
     "NoMatchingPlatformError": 2,
+    "ManifestRejectedError": 65,
     "AuthenticationError": 77,
     "UnavailableError": 69,
     "TemporaryError": 75,
