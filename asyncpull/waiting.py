@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
 T = TypeVar("T")
 
@@ -74,3 +75,15 @@ async def run_beside(work: Coroutine[Any, Any, T], watch: Coroutine[Any, Any, No
     if has_failed:
         tasks[1].result()
     return tasks[0].result()
+
+
+async def settled(look: Callable[[], Awaitable[T]], error: type[Exception], pauses: Sequence[float]) -> T:
+    """What ``look`` gives, which may raise ``error`` while others are writing what it looks at.
+
+    It looks again after each of ``pauses``, in seconds, and then once more, whose error is raised.
+    """
+    for pause in pauses:
+        with suppress(error):
+            return await look()
+        await asyncio.sleep(pause)
+    return await look()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncpull.destination.workshop import NAME, Workshop, in_thread, open_workshop
-from asyncpull.errors import DocumentTooLargeError, UsageError
+from asyncpull.errors import DocumentError, DocumentTooLargeError, UsageError
 from asyncpull.lockfile import LockMode, locked
 from asyncpull.spec import mediatype
 from asyncpull.spec.destination import Abilities
@@ -26,6 +26,7 @@ from asyncpull.spec.layout import (
     INDEX_LIMIT,
     MARKER,
     MARKER_LIMIT,
+    TORN_SECONDS,
     VERSION,
     LayoutIndex,
     blob_path,
@@ -33,6 +34,7 @@ from asyncpull.spec.layout import (
 )
 from asyncpull.spec.manifest import parse_document
 from asyncpull.store.files import sync_file
+from asyncpull.waiting import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -63,7 +65,8 @@ async def open_layout(location: LayoutLocation, shared_blobs: Path | None = None
         if shared_blobs is not None:
             blobs_workshop = await opened.enter_async_context(open_workshop(shared_blobs / NAME, alone=False))
         destination = LayoutDestination(location, workshop, shared_blobs or root / BLOBS, blobs_workshop)
-        await in_thread(root, destination.check)
+        # What cannot be added to is told before anything is copied.
+        await settled(lambda: in_thread(root, lambda: read_index(root)), DocumentError, TORN_SECONDS)
         yield destination
 
 
@@ -88,10 +91,11 @@ class LayoutDestination:
 
     async def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether there is a file of that name and size: it came there whole."""
-        self._algorithms.add(descriptor.digest.algorithm)
-        return await in_thread(
-            self._blobs, lambda: _is_file(self._blobs / blob_path(descriptor.digest), descriptor.size)
-        )
+        path = self._blobs / blob_path(descriptor.digest)
+        found = await in_thread(path, lambda: _is_file(path, descriptor.size))
+        if found:
+            self._algorithms.add(descriptor.digest.algorithm)
+        return found
 
     async def mount_blob(self, descriptor: Descriptor, repositories: Sequence[str]) -> bool:
         """False: a layout has one place for blobs."""
@@ -99,29 +103,24 @@ class LayoutDestination:
 
     async def put_blob(self, descriptor: Descriptor, content: Content) -> None:
         """Add a blob, under its digest."""
-        new = self._blobs_workshop.new()
+        new, target = self._blobs_workshop.new(), self._blobs / blob_path(descriptor.digest)
         await content.write_to(new)
-        self._algorithms.add(descriptor.digest.algorithm)
-        target = self._blobs / blob_path(descriptor.digest)
         await in_thread(target, lambda: self._blobs_workshop.publish(new, target))
+        self._algorithms.add(descriptor.digest.algorithm)
 
     async def put_manifest(self, document: SourceDocument) -> None:
         """Add a document that has no name."""
-        self._algorithms.add(document.digest.algorithm)
         target = self._blobs / blob_path(document.digest)
         await in_thread(target, lambda: self._blobs_workshop.write(target, document.raw))
+        self._algorithms.add(document.digest.algorithm)
 
     async def commit(self, document: SourceDocument) -> Digest:
         """List the document in ``index.json``; see ``LayoutIndex.with_image``."""
         await self.put_manifest(document)
         async with locked(self._workshop.index_lock, LockMode.EXCLUSIVE):
-            await in_thread(self._root, lambda: self._list(document))
+            await settled(lambda: in_thread(self._root, lambda: self._list(document)), DocumentError, TORN_SECONDS)
         self._workshop.is_done = self._blobs_workshop.is_done = True
         return document.digest
-
-    def check(self) -> None:
-        """Look whether what is there can be added to. Blocks. Raises DocumentError, OSError."""
-        self._index()
 
     def _list(self, document: SourceDocument) -> None:
         """Everything is on the disk before it is listed; needs the lock. Raises OSError."""
@@ -131,24 +130,26 @@ class LayoutDestination:
         if not (self._root / MARKER).exists():
             self._workshop.write(self._root / MARKER, VERSION)
         media_type = parse_document(document.raw, document.media_type, with_artifacts=True).media_type
-        index = self._index().with_image(self.location.name, media_type, document.digest, len(document.raw))
+        index = read_index(self._root).with_image(self.location.name, media_type, document.digest, len(document.raw))
         self._workshop.write(self._root / INDEX, index)
         sync_file(self._root)
-
-    def _index(self) -> LayoutIndex:
-        """What the layout lists now."""
-        marker, index = self._root / MARKER, self._root / INDEX
-        with suppress(FileNotFoundError):
-            check_version(_read(marker, MARKER_LIMIT), str(marker))
-        with suppress(FileNotFoundError):
-            return LayoutIndex.from_bytes(_read(index, INDEX_LIMIT), str(index))
-        return LayoutIndex.empty(str(index))
 
     def __repr__(self) -> str:
         return f"<LayoutDestination {self.name}>"
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read_index(root: Path) -> LayoutIndex:
+    """What the layout in ``root`` lists now; nothing, where there is none. Blocks. Raises DocumentError, OSError."""
+    marker, index = root / MARKER, root / INDEX
+    with suppress(FileNotFoundError):
+        check_version(read_limited(marker, MARKER_LIMIT), str(marker))
+    with suppress(FileNotFoundError):
+        return LayoutIndex.from_bytes(read_limited(index, INDEX_LIMIT), str(index))
+    return LayoutIndex.empty(str(index))
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """A file of at most ``limit`` bytes. Blocks. Raises DocumentTooLargeError, OSError."""
     with path.open("rb") as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:

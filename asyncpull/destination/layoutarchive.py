@@ -19,6 +19,7 @@ from asyncpull.destination.layout import MEDIA_TYPES
 from asyncpull.destination.tararchive import write_tar
 from asyncpull.destination.workshop import NAME, Workshop, in_thread, open_workshop
 from asyncpull.errors import StoreWriteError, UsageError
+from asyncpull.scratch import scratch_directory
 from asyncpull.spec.destination import Abilities
 from asyncpull.spec.layout import BLOBS, INDEX, MARKER, VERSION, LayoutIndex, blob_path
 from asyncpull.spec.manifest import parse_document
@@ -48,7 +49,7 @@ async def open_layout_archive(location: LayoutArchiveLocation) -> AsyncIterator[
         workshop_path = path.parent / f".{path.name}{NAME}"
         is_stream = await in_thread(path, lambda: _is_stream(path))
         if is_stream:
-            folder = opened.enter_context(tempfile.TemporaryDirectory(dir=_large_folder(), prefix="asyncpull-"))
+            folder = opened.enter_context(tempfile.TemporaryDirectory(dir=scratch_directory(), prefix="asyncpull-"))
             workshop_path = Path(folder) / NAME
         workshop = await opened.enter_async_context(open_workshop(workshop_path, alone=True))
         yield LayoutArchiveDestination(location, workshop, is_stream=is_stream)
@@ -139,8 +140,3 @@ def _is_stream(path: Path) -> bool:
             raise StoreWriteError("is a directory, not an archive", str(path), "name a file, or use oci: for a layout")
         return not stat.S_ISREG(mode)
     return False
-
-
-def _large_folder() -> str:
-    """Where large files may wait: /tmp is often memory, which is why containers/image takes /var/tmp too."""
-    return os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import tarfile
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
+
+from asyncpull.layer.archive import END, format_member, padding
+from asyncpull.layer.header import DIRECTORY, REGULAR, Member
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
+    from pathlib import Path
 
+_RECORD: Final = 10240  # what tar programs write at once, and some insist on
 _AT_ONCE: Final = 8 << 20
 _UNABLE: Final = frozenset((errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF))
 
@@ -21,33 +25,30 @@ def write_tar(out: int, members: Mapping[str, bytes | Path], stop: threading.Eve
 
     Returns early, with half an archive, when ``stop`` is set. Raises OSError.
     """
-    directories = {f"{parent}/" for name in members for parent in Path(name).parents if parent.name}
+    directories = {str(parent) for name in members for parent in PurePath(name).parents if parent.name}
     written = 0
     for name in sorted((*directories, *members)):
         content = members.get(name)
         if content is None:
-            written += _write(out, _header(name, tarfile.DIRTYPE, 0o755, 0))
+            written += _write(out, _header(name, DIRECTORY, 0o755))
         elif isinstance(content, bytes):
-            padding = bytes(-len(content) % tarfile.BLOCKSIZE)
-            written += _write(out, _header(name, tarfile.REGTYPE, 0o644, len(content)) + content + padding)
+            written += _write(out, _header(name, REGULAR, 0o644, len(content)) + content + padding(len(content)))
         else:
             written += _write_file(out, name, content, stop)
         if stop.is_set():
             return
-    _write(out, bytes(2 * tarfile.BLOCKSIZE + -(written + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE))
+    _write(out, END + bytes(-(written + len(END)) % _RECORD))
 
 
-def _header(name: str, kind: bytes, mode: int, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.type, info.mode, info.size = kind, mode, size
-    return info.tobuf(tarfile.PAX_FORMAT)
+def _header(name: str, kind: int, mode: int, size: int = 0) -> bytes:
+    return format_member(Member(name.encode(), kind, mode, 0, 0, size, 0, 0, b"", 0, 0, {}, 0))
 
 
 def _write_file(out: int, name: str, path: Path, stop: threading.Event) -> int:
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(source).st_size
-        written = _write(out, _header(name, tarfile.REGTYPE, 0o644, size))
+        written = _write(out, _header(name, REGULAR, 0o644, size))
         left, can_copy = size, True
         while left and not stop.is_set():
             try:
@@ -63,7 +64,7 @@ def _write_file(out: int, name: str, path: Path, stop: threading.Event) -> int:
             if not moved:
                 raise OSError(errno.EIO, "became shorter while it was copied", str(path))
             left -= moved
-        return written + size + _write(out, bytes(-size % tarfile.BLOCKSIZE))
+        return written + size + _write(out, padding(size))
     finally:
         os.close(source)
 

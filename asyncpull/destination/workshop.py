@@ -17,17 +17,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import shutil
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from asyncpull import waiting
 from asyncpull.errors import StoreError
 from asyncpull.lockfile import LockMode, locked, try_lock
 from asyncpull.store.files import disk_errors, sync_file, write_new
-from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -120,10 +119,8 @@ async def in_thread(path: Path, work: Callable[[], T], stop: Callable[[], object
     ``stop`` is called at a cancellation, to bring the end nearer. Raises NoSpaceError, StoreWriteError, StoreError for
     an OSError, about ``path`` if it names no file.
     """
-    job = asyncio.get_running_loop().run_in_executor(None, work)
-    await finish(job, stop)
     with disk_errors(path, _ELSEWHERE):
-        return job.result()
+        return await waiting.in_thread(work, stop)
 
 
 async def _enter(path: Path, made: list[Path], held: AsyncExitStack, mode: LockMode) -> None:

@@ -11,9 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import NotFoundError, SizeMismatchError
+from asyncpull.errors import DocumentError, NotFoundError, SizeMismatchError
 from asyncpull.source.local import LocalSource, open_regular, read_small
-from asyncpull.spec.layout import BLOBS, INDEX, INDEX_LIMIT, MARKER, MARKER_LIMIT, LayoutIndex, blob_path, check_version
+from asyncpull.spec.layout import (
+    BLOBS,
+    INDEX,
+    INDEX_LIMIT,
+    MARKER,
+    MARKER_LIMIT,
+    TORN_SECONDS,
+    LayoutIndex,
+    blob_path,
+    check_version,
+)
+from asyncpull.waiting import settled
 
 if TYPE_CHECKING:
     from asyncpull.source.local import FileRange
@@ -73,6 +84,10 @@ class LayoutSource(LayoutReader):
         super().__init__(location)
         self._root = Path(location.path)
         self._blobs = shared_blobs or self._root / BLOBS
+
+    async def index(self) -> LayoutIndex:
+        """What the layout lists now."""
+        return await settled(super().index, DocumentError, TORN_SECONDS)
 
     def read_file(self, name: str, limit: int) -> bytes:
         """A small file of the layout."""

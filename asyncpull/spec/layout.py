@@ -40,6 +40,9 @@ INDEX_LIMIT: Final = MANIFEST_LIMIT
 VERSION: Final = b'{"imageLayoutVersion":"1.0.0"}'
 """What is in ``oci-layout``."""
 
+TORN_SECONDS: Final = (0.05, 0.2)
+"""How long to wait before an ``index.json`` is read again that cannot be: containers/image writes it where it lies."""
+
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 IMAGE_NAME: Final = "io.containerd.image.name"
 
@@ -145,6 +148,13 @@ class LayoutIndex:
                 kept.append(entry)
         kept.insert(len(kept) if place is None else place, new)
         return orjson.dumps({**document, "manifests": kept})
+
+    def without(self, entry: Descriptor) -> bytes:
+        """An ``index.json`` that does not list ``entry``, which must be one of these; nothing else changes."""
+        number = next(number for number, each in enumerate(self.entries) if each is entry)
+        document: dict[str, Any] = orjson.loads(self.raw)
+        entries: list[dict[str, Any]] = document["manifests"]
+        return orjson.dumps({**document, "manifests": entries[:number] + entries[number + 1 :]})
 
     def _replaced(self, name: str | None, digest: Digest) -> Callable[[Descriptor], bool]:
         """Which entries a new one with that name and digest replaces."""

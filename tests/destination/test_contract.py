@@ -122,7 +122,8 @@ async def test_an_image_is_there_after_the_commit_and_not_before(goal: Goal, tmp
     target = image()
     async with goal.open(tmp_path) as destination:
         for blob in target.blobs:
-            assert not await destination.has_blob(descriptor(blob))
+            for algorithm in ("sha256", "sha512"):
+                assert not await destination.has_blob(descriptor(blob, algorithm))
         await put_blobs(destination, target)
         for blob in target.blobs:
             assert await destination.has_blob(descriptor(blob))
@@ -216,6 +217,25 @@ async def test_a_cancelled_blob_is_not_there(goal: Goal, tmp_path: Path) -> None
         await put_blobs(destination, target)
         await destination.commit(document_of(target))
     await assert_holds(goal, tmp_path, target)
+
+
+async def test_a_cancelled_commit_leaves_the_old_image_or_the_new_one(goal: Goal, tmp_path: Path) -> None:
+    if not goal.overwrites:
+        pytest.skip("this transport does not change what is there")
+    old, new = image("old"), image("new")
+    for steps in range(12):
+        await put(goal, tmp_path, old)
+        async with goal.open(tmp_path) as destination:
+            await put_blobs(destination, new)
+            commit = asyncio.create_task(destination.commit(document_of(new)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            commit.cancel()
+            await asyncio.wait((commit,))
+        async with goal.read(tmp_path) as source:
+            found = (await source.digest()) == document_of(new).digest
+        await assert_holds(goal, tmp_path, new if found else old)
+        assert commit.cancelled() or found
 
 
 async def test_a_blob_put_twice_at_once_is_there_once(goal: Goal, tmp_path: Path) -> None:

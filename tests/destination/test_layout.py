@@ -273,3 +273,19 @@ async def test_a_blob_is_replaced_that_has_another_size(tmp_path: Path) -> None:
         await destination.put_blob(descriptor(blob), HeldContent(blob.data))
         assert await destination.has_blob(descriptor(blob))
     assert path.read_bytes() == b"right"
+
+
+@pytest.mark.parametrize("name", ["index.json", "oci-layout"])
+async def test_a_file_that_another_tool_is_just_writing_is_waited_for(tmp_path: Path, name: str) -> None:
+    images.write_layout(tmp_path / "dst", {"a": image("a")})
+    images.write_layout(tmp_path / "src", {"b": image("b")})
+    path = tmp_path / "dst" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:10])
+    asyncio.get_running_loop().call_later(0.01, path.write_bytes, whole)
+    async with open_source(parse_location(f"oci:{tmp_path}/dst:a")) as source:
+        assert (await source.manifest()).raw == image("a").manifest.data
+    path.write_bytes(whole[:10])
+    asyncio.get_running_loop().call_later(0.01, path.write_bytes, whole)
+    await copy(f"oci:{tmp_path}/src:b", f"oci:{tmp_path}/dst:b")
+    assert listed(tmp_path / "dst").keys() == {"a", "b"}

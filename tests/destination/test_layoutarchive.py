@@ -93,28 +93,6 @@ async def test_an_interrupted_copy_goes_on(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "src"]
 
 
-async def test_a_cancelled_commit_leaves_the_old_archive_or_the_new_one(tmp_path: Path) -> None:
-    old, new = image("old"), image("new")
-    location = parse_location(f"oci-archive:{tmp_path}/archive")
-    for steps in range(12):
-        async with open_destination(location) as destination:
-            await put(destination, old)
-            await destination.commit(document(old))
-        async with open_destination(location) as destination:
-            await put(destination, new)
-            commit = asyncio.create_task(destination.commit(document(new)))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            commit.cancel()
-            await asyncio.wait((commit,))
-        async with open_source(location) as source:
-            found = (await source.manifest()).raw
-            assert found in (old.manifest.data, new.manifest.data)
-            assert commit.cancelled() or found == new.manifest.data
-            for blob in (old if found == old.manifest.data else new).blobs:
-                assert await source.blob_bytes(descriptor(blob), 1 << 20) == blob.data
-
-
 async def test_a_pipe_gets_the_archive(tmp_path: Path) -> None:
     target = image("a")
     await copy(target, tmp_path, f"oci-archive:{tmp_path}/archive:x")

@@ -114,7 +114,7 @@ def test_an_image_takes_its_place(
 
 def test_what_nobody_knows_is_kept() -> None:
     odd = A | {"data": "YQ==", "x": [1]}
-    index = index_of(odd, annotations={"a": "b"}, subject={"x": 1.5})
+    index = index_of(odd, annotations={"a": "b"}, unknown={"x": 1.5})
     written = json.loads(index.with_image("two", OCI_MANIFEST, NEW, 3))
     assert written == json.loads(index.raw) | {"manifests": [odd, new("two")]}
 
