@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from asyncpull.http import HttpResponse
+    from asyncpull.http import HttpResponse, Stream
 
 DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
 _NEWEST: Final = (1, 51)  # the version of the API that this was written for
@@ -47,7 +47,7 @@ _SOCKET_URL: Final = "http://docker"
 _PORTS: Final = {"http": 2375, "https": 2376}
 _ANSWER_LIMIT: Final = 4 << 20
 # A daemon packs a whole image before it sends the first byte, and unpacks it before it answers.
-_TIMEOUTS: Final = HttpTimeouts(connect=30, headers=3600, idle=3600)
+_TIMEOUTS: Final = HttpTimeouts(connect=30, headers=3600, idle=3600, verdict=3600)
 _RUNNING: Final = "is the daemon running there? --src-daemon-host, --dest-daemon-host or DOCKER_HOST say where it is"
 _GROUP: Final = "its socket is for root, and for the members of its group, which is often called docker"
 
@@ -120,22 +120,38 @@ class DaemonClient:
         async with self._request("GET", f"/images/get?names={quote(image, safe=':@/')}") as response:
             yield response.chunks()
 
-    @asynccontextmanager
-    async def _request(self, method: str, path: str) -> AsyncIterator[HttpResponse]:
-        """Ask in the newest version that both sides know; an answer other than 200 is raised."""
+    async def load(self, archive: Stream) -> None:
+        """Have the daemon load what ``docker save`` writes.
+
+        Raises AuthenticationError, UnavailableError, SourceError, also for what the daemon says of the archive, and
+        what ``archive`` raises.
+        """
+        async with self._request("POST", "/images/load?quiet=1", archive) as response:
+            answer = await response.read(_ANSWER_LIMIT, f"the answer of {self._address.host}")
+        _require_loaded(self._address.host, answer)
+
+    async def ask_version(self) -> str:
+        """The newest version that both sides know. Raises AuthenticationError, UnavailableError, SourceError."""
         if self._version is None:
             async with self._send("GET", "/_ping") as response:
                 self._version = common_version(response.headers.get("Api-Version", ""))
-        async with self._send(method, f"/v{self._version}{path}") as response:
+        return self._version
+
+    @asynccontextmanager
+    async def _request(self, method: str, path: str, body: Stream | None = None) -> AsyncIterator[HttpResponse]:
+        async with self._send(method, f"/v{await self.ask_version()}{path}", body) as response:
             yield response
 
     @asynccontextmanager
-    async def _send(self, method: str, path: str) -> AsyncIterator[HttpResponse]:
+    async def _send(self, method: str, path: str, body: Stream | None = None) -> AsyncIterator[HttpResponse]:
+        """Ask, and raise every answer other than 200."""
         where = self._address.host
         self._require_access()
         async with self._http.request(
             method,
             self._address.url + path,
+            headers={} if body is None else {"Content-Type": "application/x-tar"},
+            body=body,
             tls=self._address.tls,
             verify_tls=self._address.verify_tls,
         ) as response:
@@ -172,6 +188,19 @@ def _refusal(where: str, status: int, body: bytes) -> SourceError:
     if status in (401, 403):
         return AuthenticationError(text)
     return UnavailableError(text) if status >= 500 else SourceError(text)
+
+
+def _require_loaded(where: str, answer: bytes) -> None:
+    """Raise what a daemon says after it has answered 200, which it does before it looks at the archive."""
+    for line in answer.splitlines():
+        try:
+            told = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise SourceError(f"{where}: the docker daemon's answer is not JSON: {error}") from error
+        if isinstance(told, dict) and (told.get("errorDetail") or told.get("error")):
+            detail = told.get("errorDetail")
+            message = detail.get("message") if isinstance(detail, dict) else told.get("error")
+            raise SourceError(f"{where}: the docker daemon does not load the image: {str(message)[:1000]}")
 
 
 def _has_host(rest: str) -> bool:

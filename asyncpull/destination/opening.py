@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from asyncpull.access import Access
 from asyncpull.errors import UsageError
 from asyncpull.spec.location import (
+    DaemonLocation,
     DirectoryLocation,
     DockerArchiveLocation,
     LayoutArchiveLocation,
@@ -66,6 +67,13 @@ async def _open(
             from asyncpull.destination.dockerarchive import open_docker_archive
 
             return await opened.enter_async_context(open_docker_archive(location, names))
+        case DaemonLocation():
+            from asyncpull.destination.daemon import open_daemon_image
+            from asyncpull.dockerd import DaemonAddress
+
+            registry = access.registry
+            address = DaemonAddress.find(access.daemon_host, tls_verify=registry.tls_verify, cert_dir=registry.cert_dir)
+            return await opened.enter_async_context(open_daemon_image(location, address, names))
         case RegistryLocation():
             from asyncpull.destination.registry import RegistryDestination
             from asyncpull.registry.client import RegistryClient

@@ -224,8 +224,7 @@ class ArchiveDestination:
         await self._archive.put(descriptor, content)
 
     async def put_manifest(self, document: SourceDocument) -> None:
-        """Nothing: a document without a name is not kept. Raises DocumentError, for an index has no place here."""
-        raise DocumentError(f"{self._name}: an archive of this kind holds single images, not an index of them")
+        """Nothing: no manifest is kept, and an index that would list it is refused by ``commit``."""
 
     async def commit(self, document: SourceDocument) -> Digest:
         """Let the image be one of the archive's. Its manifest is not kept."""

@@ -3,7 +3,8 @@
 An archive holds several images. ``manifest.json`` lists them: the member with the config of each, those with its layers
 (the base layer first), and its tags. The layers are tars, which some tools compress all the same: umoci, and dockerd
 since it keeps images in containerd. The image has no manifest of its own in there; one is made that names each layer by
-its diff ID, byte for byte as containers/image makes it, so that both give the image the same digest.
+its diff ID. It is the one that containers/image makes, but for the media type of the layers: there it is that of
+compressed ones, which they are not, so that whoever copies the image would have to look at them to know.
 
 What is written has the members that containers/image writes, also those of the first format: a directory per layer, in
 which ``layer.tar`` is a link, and ``repositories``, by which a tag leads to the directory of the topmost layer.
@@ -103,10 +104,7 @@ def choose_image(
 
 
 def made_manifest(config: bytes, layers: Iterable[tuple[Digest, int]]) -> bytes:
-    """The manifest of an image that came without one, of its config and the diff IDs and sizes of its layers.
-
-    The media type is that of compressed layers, as in containers/image: Docker's schema 2 has no other.
-    """
+    """The manifest of an image that came without one, of its config and the diff IDs and sizes of its layers."""
     return orjson.dumps(
         {
             "schemaVersion": 2,
@@ -117,8 +115,7 @@ def made_manifest(config: bytes, layers: Iterable[tuple[Digest, int]]) -> bytes:
                 "digest": str(Digest.of(config)),
             },
             "layers": [
-                {"mediaType": mediatype.DOCKER_LAYER_GZIP, "size": size, "digest": str(digest)}
-                for digest, size in layers
+                {"mediaType": mediatype.DOCKER_LAYER, "size": size, "digest": str(digest)} for digest, size in layers
             ],
         }
     )

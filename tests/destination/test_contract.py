@@ -21,6 +21,7 @@ from asyncpull.spec.manifest import CONFIG_LIMIT, Manifest, parse_document
 from asyncpull.spec.source import SourceDocument
 from tests.support import images, tars
 from tests.support.contents import HeldContent, descriptor
+from tests.support.docker_daemon import loading, saving
 from tests.support.pushes import pulling, pushing
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ GOALS = {
     "oci-archive": at("oci-archive:{}/archive:name"),
     "dir": at("dir:{}/directory"),
     "docker-archive": at("docker-archive:{}/archive:a/b:1", keeps_bytes=False, overwrites=False),
+    "docker-daemon": Goal(loading, saving, keeps_bytes=False),
     "docker": Goal(pushing, pulling),
 }
 

@@ -93,7 +93,7 @@ def test_documents_are_those_of_skopeo() -> None:
         b'{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":'
         b'"application/vnd.docker.container.image.v1+json","size":2,"digest":'
         b'"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"layers":[{"mediaType":'
-        b'"application/vnd.docker.image.rootfs.diff.tar.gzip","size":10240,"digest":'
+        b'"application/vnd.docker.image.rootfs.diff.tar","size":10240,"digest":'
         b'"sha256:ce1d6c798908e33ebab382c6ff4673c68fbcb80763181d7c80ef29dab496872e"}]}'
     )
     base, top = legacy_layers(CONFIG, [DIFF_ID, DIFF_ID])

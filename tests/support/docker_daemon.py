@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import signal
 import subprocess
+import tarfile
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from asyncpull.access import Access
+from asyncpull.destination.opening import open_destination
+from asyncpull.source.opening import open_source
+from asyncpull.spec.location import DaemonLocation
+from asyncpull.spec.reference import parse_reference
 from tests.support.peers import Peer, checked
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterator
     from typing import Self
+
+    from asyncpull.spec.destination import Destination
+    from asyncpull.spec.source import Source
 
 _START_SECONDS = 120
 _STOP_SECONDS = 60
@@ -26,9 +38,9 @@ _STOP_SECONDS = 60
 class DaemonSimulator:
     """Answers as dockerd does, on a unix socket or, with ``tls`` or without, on a port of 127.0.0.1.
 
-    ``images`` are archives by the names that they are asked for; ``asked`` is what was; ``loaded`` what was sent.
-    ``version`` is the newest of the API, None for a daemon that does not say. ``answer`` is what it says to an archive.
-    After ``breaks_at`` bytes of an image the connection is closed.
+    ``images`` are archives by the names that they are asked for; ``asked`` is what was; ``loaded`` what was sent, which
+    is an image then, unless ``answer`` says that it was an error. ``version`` is the newest of the API, None for a
+    daemon that does not say. After ``breaks_at`` bytes of an image the connection is closed.
     """
 
     def __init__(self, socket: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
@@ -85,8 +97,44 @@ class DaemonSimulator:
 
     async def _load(self, request: web.Request) -> web.Response:
         self.asked.append(f"POST {request.raw_path}")
-        self.loaded.append(await request.read())
+        archive = await request.read()
+        self.loaded.append(archive)
+        if b"error" not in self.answer:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+                for item in json.load(members.extractfile("manifest.json") or io.BytesIO()):
+                    self.images.update(dict.fromkeys(map(_familiar, item["RepoTags"]), archive))
         return web.Response(body=self.answer, content_type="application/json")
+
+
+def _familiar(tag: str) -> str:
+    return tag.removeprefix("docker.io/").removeprefix("library/")
+
+
+_KEPT: dict[Path, dict[str, bytes]] = {}
+"""The images of simulated daemons that come and go in one place."""
+
+
+@asynccontextmanager
+async def daemon_in(place: Path) -> AsyncIterator[Access]:
+    """A simulated daemon that has the images which those had that were in this place before, or are there now."""
+    with TemporaryDirectory(dir=place) as directory:
+        async with DaemonSimulator(Path(directory) / "sock") as daemon:
+            daemon.images = _KEPT.setdefault(place, {})
+            yield Access(daemon_host=daemon.host)
+
+
+@asynccontextmanager
+async def loading(place: Path) -> AsyncIterator[Destination]:
+    """The image a/b:1 of the daemon in that place as a destination."""
+    async with daemon_in(place) as access, open_destination(DaemonLocation(parse_reference("a/b:1")), access) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def saving(place: Path) -> AsyncIterator[Source]:
+    """The image a/b:1 of the daemon in that place as a source."""
+    async with daemon_in(place) as access, open_source(DaemonLocation(parse_reference("a/b:1")), access) as opened:
+        yield opened
 
 
 @contextmanager
