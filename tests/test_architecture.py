@@ -34,7 +34,7 @@ LEVELS = [
         "turnstile",
         "waiting",
     },
-    {"copyplan", "estimate", "events", "http", "journal", "lockfile", "memberindex", "spool", "tarstream"},
+    {"blobinfo", "copyplan", "estimate", "events", "http", "journal", "lockfile", "memberindex", "spool", "tarstream"},
     {"dockerd", "recompression", "registry", "fetch", "extract", "newfile", "space", "store"},
     {"access", "limits", "stage"},
     {"destination", "source"},
