@@ -17,9 +17,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asyncpull.access import Access
+    from asyncpull.copy import Copier
+    from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection
     from asyncpull.errors import AsyncpullError
     from asyncpull.estimate import PullEstimate
     from asyncpull.events import EventStream
+    from asyncpull.imagecopy import CopiedImage
     from asyncpull.limits import Limits
     from asyncpull.lockfile import LockWait, hearing_waits
     from asyncpull.plan import PulledImage, PulledLayer, PullPlan, PullPolicy
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from asyncpull.pull import Puller
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.spec.digest import Digest
+    from asyncpull.spec.location import parse_location
     from asyncpull.spec.platform import Platform, parse_platform
     from asyncpull.spec.reference import Reference, parse_reference
     from asyncpull.store.check.findings import CheckReport, Damage, Finding, Remedy
@@ -41,20 +46,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Access",
     "AsyncpullError",
     "Change",
     "ChangeKind",
     "CheckReport",
     "CommitOptions",
     "ContainerSpec",
+    "CopiedImage",
+    "Copier",
+    "CopyOptions",
     "Damage",
     "Digest",
     "Event",
     "EventStream",
     "Finding",
     "ImageSize",
+    "Instances",
     "Limits",
     "LockWait",
+    "ManifestFormat",
     "MountRequest",
     "Platform",
     "PrefetchSummary",
@@ -69,29 +80,37 @@ __all__ = [
     "RegistryAccess",
     "Remedy",
     "Reporter",
+    "Selection",
     "Store",
     "StoreConfig",
     "TrustOptions",
     "hearing_waits",
+    "parse_location",
     "parse_platform",
     "parse_reference",
 ]
 
 _HOMES = {
+    "Access": "access",
     "AsyncpullError": "errors",
     "Change": "tree.changes",
     "ChangeKind": "tree.changes",
     "CheckReport": "store.check.findings",
     "CommitOptions": "store.containercommit",
     "ContainerSpec": "store.containers",
+    "CopiedImage": "imagecopy",
+    "Copier": "copy",
+    "CopyOptions": "copyplan",
     "Damage": "store.check.findings",
     "Digest": "spec.digest",
     "Event": "progress",
     "EventStream": "events",
     "Finding": "store.check.findings",
     "ImageSize": "store.sizes",
+    "Instances": "copyplan",
     "Limits": "limits",
     "LockWait": "lockfile",
+    "ManifestFormat": "copyplan",
     "MountRequest": "store.mounts",
     "Platform": "spec.platform",
     "PrefetchSummary": "prefetch",
@@ -106,10 +125,12 @@ _HOMES = {
     "RegistryAccess": "registry.config",
     "Remedy": "store.check.findings",
     "Reporter": "progress",
+    "Selection": "copyplan",
     "Store": "store.store",
     "StoreConfig": "store.config",
     "TrustOptions": "trust.policyfile",
     "hearing_waits": "lockfile",
+    "parse_location": "spec.location",
     "parse_platform": "spec.platform",
     "parse_reference": "spec.reference",
 }

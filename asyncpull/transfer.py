@@ -195,9 +195,11 @@ class Transfer:
             await self._fetcher.discard(blob.digest)
         return made
 
-    async def _put(self, blob: Descriptor, content: Content) -> None:
+    async def _put(self, blob: Descriptor, content: Content, *, is_fetched: bool = False) -> None:
         self.tell(PutStarted, digest=str(blob.digest), size=blob.size)
         await self.destination.put_blob(blob, content)
+        if is_fetched:
+            self.tell(FetchCompleted, digest=str(blob.digest), size=blob.size)
         self.bytes_copied += blob.size
         self.tell(PutCompleted, digest=str(blob.digest), size=blob.size)
 
@@ -213,8 +215,7 @@ class Transfer:
         async def use(fetching: FetchingBlob) -> None:
             self.tell(FetchStarted, digest=str(blob.digest), size=blob.size, position=fetching.front)
             async with fetched(fetching, front, self.room, self._teller(PutAdvanced, blob)) as content:
-                await self._put(blob, content)
-            self.tell(FetchCompleted, digest=str(blob.digest), size=blob.size)
+                await self._put(blob, content, is_fetched=True)
 
         try:
             await use_fetched(self._fetcher, blob, self.source, opening, use)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-OPTIONAL_BOOLEANS = ("--tls-verify", "--transient-store")
+OPTIONAL_BOOLEANS = ("--tls-verify", "--src-tls-verify", "--dest-tls-verify", "--transient-store")
 
 
 @dataclass(frozen=True, slots=True)

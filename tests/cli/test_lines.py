@@ -61,7 +61,7 @@ def test_plain_lines() -> None:
         PullCompleted(1, "x/y:1", "f" * 64, 29_995_000, 3.21),
     ) == [
         f"x/y:1: resolved to {A}: 3 layers, 1 here already, 30.0 MB to fetch",
-        "x/y:1: aaaaaaaaaaaa is in the store",
+        "x/y:1: aaaaaaaaaaaa is there already",
         "x/y:1: aaaaaaaaaaaa fetching 30.0 MB, resumed at 5.0 kB",
         "x/y:1: aaaaaaaaaaaa broke off (connection reset), trying again in 1.0 s",
         "x/y:1: aaaaaaaaaaaa fetched",

@@ -80,7 +80,8 @@ def _heading(pull: PullRow) -> Text:
     if pull.seconds is not None:
         text.append(f" in {human_duration(pull.seconds)}", style="dim")
     if pull.layers:
-        text.append(f", {pull.done}/{pull.layers} layers", style="dim")
+        noun = "blobs" if pull.is_copy else "layers"
+        text.append(f", {pull.done}/{pull.layers} {noun}", style="dim")
         if pull.reused:
             text.append(f", {pull.reused} were here", style="dim")
         if pull.queued and not pull.is_over:
@@ -92,13 +93,14 @@ def _table(rows: list[LayerRow], pulls: list[PullRow], room: int, width: int) ->
     table = Table.grid(padding=(0, 1), expand=False)
     wide = width >= _NARROW
     bar = max(4, (min(width, 120) - (50 if wide else 34)) // 2)
+    verb = ("copy" if any(pull.is_copy for pull in pulls) else "extract") if wide else None
     for row in rows_that_fit(rows, room):
         name = Text(short_id(row.digest), style="red" if row.trouble else "none")
-        table.add_row(*_cells(name, row.fetched, row.extracted, row.size, bar, wide=wide))
+        table.add_row(*_cells(name, row.fetched, row.extracted, row.size, bar, verb))
     size = sum(pull.size for pull in pulls)
     if rows:
         fetched, extracted = (sum(_part(pull, what) for pull in pulls) for what in ("fetched", "extracted"))
-        table.add_row(*_cells(Text("total", style="bold"), fetched, extracted, size, bar, wide=wide))
+        table.add_row(*_cells(Text("total", style="bold"), fetched, extracted, size, bar, verb))
     return table
 
 
@@ -109,7 +111,8 @@ def _part(pull: PullRow, what: str) -> int:
     return pull.fetched if what == "fetched" else pull.extracted
 
 
-def _cells(name: Text, fetched: int, extracted: int, size: int, bar: int, *, wide: bool) -> list[RenderableType]:
+def _cells(name: Text, fetched: int, extracted: int, size: int, bar: int, verb: str | None) -> list[RenderableType]:
+    """The cells of a row; ``verb`` says what the second bar shows, where there is room for words."""
     sizes = human_size(size) if fetched >= size else human_part(fetched, size)
     percent = 100 if size == 0 else extracted * 100 // size
     cells: list[RenderableType] = [
@@ -119,8 +122,8 @@ def _cells(name: Text, fetched: int, extracted: int, size: int, bar: int, *, wid
         _bar(extracted, size, bar, "green"),
         Text(f"{percent:3}%", style="green" if percent == 100 else "none"),
     ]
-    if wide:
-        cells.insert(3, Text("extract", style="dim"))
+    if verb:
+        cells.insert(3, Text(verb, style="dim"))
         cells.insert(1, Text("fetch", style="dim"))
     return cells
 

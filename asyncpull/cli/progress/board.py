@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 from asyncpull.progress import (
     CommitStarted,
+    CopyCompleted,
+    CopyFailed,
+    CopyResolved,
+    CopyStarted,
     Dropped,
     ExtractAdvanced,
     ExtractCompleted,
@@ -23,6 +27,9 @@ from asyncpull.progress import (
     PullCompleted,
     PullFailed,
     PullStarted,
+    PutAdvanced,
+    PutCompleted,
+    PutStarted,
     Resolved,
     ResolveStarted,
     Unmounted,
@@ -56,7 +63,7 @@ class LayerRow:
 
 @dataclass(slots=True)
 class PullRow:
-    """One pull: what was asked for, how far it is, and its layers in the order they started."""
+    """One pull or copy: what was asked for, how far it is, and its layers, or blobs, in the order they started."""
 
     reference: str
     state: str = "queued"
@@ -66,6 +73,7 @@ class PullRow:
     size: int = 0
     seconds: float | None = None
     is_over: bool = False
+    is_copy: bool = False
     rows: dict[str, LayerRow] = field(default_factory=dict)
 
     @property
@@ -124,20 +132,28 @@ class Board:
                 row.fetched, row.trouble = max(row.fetched, position), None
             case FetchRetried():
                 self._row(pull, event.digest).trouble = event.reason
-            case ExtractStarted():
+            case ExtractStarted() | PutStarted():
                 self._row(pull, event.digest, event.size).extracted = 0
-            case ExtractAdvanced():
+            case ExtractAdvanced() | PutAdvanced():
                 self._row(pull, event.digest).extracted = event.position
-            case ExtractCompleted():
+            case ExtractCompleted() | PutCompleted():
                 row = self._row(pull, event.digest)
                 row.extracted, row.is_complete = row.size, True
                 row.fetched = row.size  # a layer that was copied from another one is never fetched
             case CommitStarted():
                 pull.state = "committing"
-            case PullCompleted():
+            case PullCompleted() | CopyCompleted():
                 pull.state, pull.seconds, pull.is_over = "done", event.seconds, True
-            case PullFailed():
+            case PullFailed() | CopyFailed():
                 pull.state, pull.is_over = "failed", True
+            case CopyStarted():
+                pull.state, pull.is_copy = "resolving", True
+            case CopyResolved():
+                pull.state, pull.layers, pull.size = (
+                    "copying",
+                    pull.layers + event.blobs,
+                    pull.size + event.bytes_to_copy,
+                )
             case Mounted():
                 pull.state = "mounted"
             case Unmounted():

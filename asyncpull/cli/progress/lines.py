@@ -18,6 +18,8 @@ from asyncpull.cli.formats import human_duration, human_size, short_id
 from asyncpull.cli.progress.board import Board
 from asyncpull.progress import (
     CommitStarted,
+    CopyCompleted,
+    CopyResolved,
     ExtractAdvanced,
     ExtractCompleted,
     FetchAdvanced,
@@ -29,6 +31,8 @@ from asyncpull.progress import (
     LockAwaited,
     Mounted,
     PullCompleted,
+    PutAdvanced,
+    PutCompleted,
     Resolved,
 )
 
@@ -93,7 +97,7 @@ class JsonLines(_Lines):
         import orjson
 
         name = event_name(event)
-        if isinstance(event, FetchAdvanced | ExtractAdvanced):
+        if isinstance(event, FetchAdvanced | ExtractAdvanced | PutAdvanced):
             key = (name, event.pull, event.digest)
             if now - self._last.get(key, float("-inf")) < _JSON_INTERVAL:
                 return None
@@ -115,7 +119,8 @@ class PlainLines(_Lines):
         if text is None and now - self._last >= _PLAIN_INTERVAL:
             pull = self._board.pulls[event.pull]
             percents = [part * 100 // max(pull.size, 1) for part in (pull.fetched, pull.extracted)]
-            text = f"fetched {percents[0]}%, extracted {percents[1]}% of {human_size(pull.size)}"
+            done = "copied" if pull.is_copy else "extracted"
+            text = f"fetched {percents[0]}%, {done} {percents[1]}% of {human_size(pull.size)}"
         if text is None:
             return None
         self._last = now
@@ -135,7 +140,7 @@ def _plain(event: Event) -> str | None:
             parts += [f"{human_size(event.bytes_to_fetch)} to fetch"] if event.bytes_to_fetch else []
             return f"resolved to {event.digest}: {', '.join(parts)}"
         case LayerReused():
-            return f"{short_id(event.digest)} is in the store"
+            return f"{short_id(event.digest)} is there already"
         case LayerQueued() if event.behind is not None:
             return f"{short_id(event.digest)} is brought in by another pull, waiting for that"
         case FetchStarted():
@@ -147,6 +152,10 @@ def _plain(event: Event) -> str | None:
             return f"{short_id(event.digest)} fetched"
         case ExtractCompleted():
             return f"{short_id(event.digest)} verified and extracted, {human_size(event.size)}"
+        case CopyResolved():
+            return f"resolved to {event.digest}: {event.blobs} blobs, {human_size(event.bytes_to_copy)}"
+        case PutCompleted():
+            return f"{short_id(event.digest)} copied, {human_size(event.size)}"
         case CommitStarted():
             return "committing"
         case LockAwaited():
@@ -155,4 +164,6 @@ def _plain(event: Event) -> str | None:
             return f"mounted at {event.path}"
         case PullCompleted():
             return f"done in {human_duration(event.seconds)}, {human_size(event.bytes_fetched)} fetched"
+        case CopyCompleted():
+            return f"done in {human_duration(event.seconds)}, {human_size(event.bytes_copied)} copied: {event.digest}"
     return None  # also for a failure: the command complains of it at its end
