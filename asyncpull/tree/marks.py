@@ -39,6 +39,19 @@ AUFS_PREFIX = b".wh."
 AUFS_OPAQUE = b".wh..wh..opq"
 
 
+# Attributes beside that of an opaque directory by which the kernel shows something else than what is in a tree: the
+# contents are elsewhere, the directory below has another name, an empty file is a whiteout.
+_OTHER_EFFECTS = (b"metacopy", b"redirect", b"whiteout")
+
+
+def has_effect(name: bytes, marks: Marks) -> bool:
+    """Tell whether an attribute makes the kernel's overlay show something else; we never make one of these."""
+    if marks.opaque_name is None:
+        return False
+    prefix = marks.opaque_name.removesuffix(b"opaque")
+    return name.startswith(prefix) and name.removeprefix(prefix) in _OTHER_EFFECTS
+
+
 def is_whiteout(info: os.stat_result) -> bool:
     """Tell whether this is overlay's mark of a deleted entry."""
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0

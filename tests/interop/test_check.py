@@ -84,6 +84,7 @@ _SOME = {
     "a layer of nobody": ("layer-of-nobody",),
     "an archive": ("tar-split-truncated",),
     "a tree": ("file-altered", "setuid-lost", "file-too-many", "hard-link-cut"),
+    "what overlay shows": ("content-elsewhere", "whiteout-by-attribute", "directory-of-another-name"),
     "a config": ("config-missing",),
     "a tree of a container": ("tree-of-a-container-missing",),
     "a container": ("container-of-no-image",),

@@ -243,6 +243,13 @@ CASES: dict[str, Case] = {
     "device": _tree(_replaced(_node(1, 5)), "odd", "odd/null"),
     "attribute-lost": _tree(lambda path: os.removexattr(path, "security.capability"), "odd", "odd/capable"),
     "attribute-more": _tree(lambda path: os.setxattr(path, "user.more", b"1"), "odd", "odd/empty"),
+    "content-elsewhere": _tree(lambda path: os.setxattr(path, "trusted.overlay.metacopy", b""), "odd", "odd/setuid"),
+    "whiteout-by-attribute": _tree(
+        lambda path: os.setxattr(path, "trusted.overlay.whiteout", b"y"), "odd", "odd/empty"
+    ),
+    "directory-of-another-name": _tree(
+        lambda path: os.setxattr(path, "trusted.overlay.redirect", b"/etc"), "odd", "odd/sticky"
+    ),
     "hard-link-cut": _tree(_keeping_time(_own_copy), "odd", "odd/link-of-owned"),
     "whiteout-lost": _tree(_keeping_time(lambda path: path.unlink()), "removing", "etc/gone", Damage.CONTENT_MISSING),
     "hard-link-and-its-copy-altered": _tree(_altered_copy, "odd", "odd/link-of-owned"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from asyncpull.store.check.archive import Flaw
 from asyncpull.store.check.findings import Damage
 from asyncpull.tree.confine import Root
-from asyncpull.tree.marks import is_opaque, is_whiteout
+from asyncpull.tree.marks import has_effect, is_opaque, is_whiteout
 from asyncpull.tree.walk import join, walk
 from asyncpull.tree.xattrs import SELINUX, path_of
 
@@ -158,7 +158,7 @@ class _Comparison:
                     yield f"its attribute {_text(name)} is missing"
         for text in sorted(_listed(path)):
             name = os.fsencode(text)
-            if name not in wanted and not name.startswith(_ADDED):
+            if name not in wanted and (has_effect(name, self._marks) or not name.startswith(_ADDED)):
                 yield f"its attribute {_text(name)} is not in the archive"
 
     def _links(self, info: os.stat_result, path: bytes, node: Node) -> Iterator[str]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from asyncpull.tree.confine import Root
-from asyncpull.tree.marks import is_opaque, set_opaque
+from asyncpull.tree.marks import has_effect, is_opaque, set_opaque
 from asyncpull.tree.walk import join, remove
 from asyncpull.tree.xattrs import SELINUX, path_of
 
@@ -127,7 +127,7 @@ class _Mender:
             wanted = {key: value for key, value in node.xattrs.items() if key != SELINUX}
             for text in os.listxattr(path, follow_symlinks=False):
                 key = os.fsencode(text)
-                if key not in wanted and not key.startswith(_KEPT):
+                if key not in wanted and (has_effect(key, self._marks) or not key.startswith(_KEPT)):
                     os.removexattr(path, key, follow_symlinks=False)
             for key, value in wanted.items():
                 os.setxattr(path, key, value, follow_symlinks=False)
