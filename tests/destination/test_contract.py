@@ -7,6 +7,7 @@ source reads what is there afterwards.
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -259,6 +260,44 @@ async def test_empty_blobs_and_other_digests_are_taken(goal: Goal, tmp_path: Pat
             assert not await destination.has_blob(wanted)
             await destination.put_blob(wanted, HeldContent(blob.data, digest=wanted.digest))
             assert await destination.has_blob(wanted)
+
+
+EMPTY = images.Blob("application/vnd.oci.empty.v1+json", b"{}")
+ODD = {
+    "artifact": {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_MANIFEST,
+        "artifactType": "application/vnd.example+type",
+        "config": EMPTY.descriptor(),
+        "layers": [EMPTY.descriptor()],
+    },
+    "no layers": {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_MANIFEST,
+        "config": {**EMPTY.descriptor(), "mediaType": images.OCI_CONFIG},
+        "layers": [],
+    },
+    "unknown fields": {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_MANIFEST,
+        "config": {**EMPTY.descriptor(), "mediaType": images.OCI_CONFIG, "data": "e30="},
+        "layers": [],
+        "unknown": {"x": [1.5, None]},
+    },
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+async def test_odd_documents_are_kept_to_the_byte(goal: Goal, tmp_path: Path, odd: dict[str, object]) -> None:
+    if not goal.keeps_bytes:
+        pytest.skip("this transport makes manifests of its own")
+    raw = json.dumps(odd, indent=3).encode()
+    async with goal.open(tmp_path) as destination:
+        await destination.put_blob(descriptor(EMPTY), HeldContent(EMPTY.data))
+        await destination.commit(SourceDocument(raw, images.OCI_MANIFEST, Digest.of(raw)))
+    async with goal.read(tmp_path) as source:
+        assert (await source.manifest()).raw == raw
+        assert await source.blob_bytes(descriptor(EMPTY), 10) == EMPTY.data
 
 
 async def test_a_copy_that_fails_can_be_done_again(goal: Goal, tmp_path: Path) -> None:
