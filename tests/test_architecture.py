@@ -42,7 +42,7 @@ LEVELS = [
     {"content", "resolve"},
     {"pull", "transfer"},
     {"imagecopy", "prefetch"},
-    {"copy"},
+    {"copy", "deletion"},
     {"demo"},
     {"cli"},
 ]

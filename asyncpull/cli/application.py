@@ -35,6 +35,7 @@ _VERBS = {
     "digest": ("inspect", "Print the digest that a reference has now."),
     "tags": ("tags", "List the tags of a repository."),
     "verify": ("verify", "Say whether the policy accepts an image, and why not."),
+    "delete": ("delete", "Delete an image on a registry, in an image layout or in a store."),
     "explain": ("explain", "Show where, how and as whom a reference would be fetched."),
     "login": ("login", "Log in to a registry."),
     "logout": ("login", "Forget a login."),

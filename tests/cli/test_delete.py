@@ -1,0 +1,59 @@
+"""``asyncpull delete``: streams and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.images import OCI_MANIFEST, image, write_layout
+from tests.support.registry_simulator import RegistrySimulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.command import Command
+
+RAW = b'{"schemaVersion":2}'
+
+
+async def test_a_manifest_goes_with_its_tags_or_a_tag_alone(command: Command) -> None:
+    async with RegistrySimulator() as registry:
+        digest = registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+        registry.add_manifest("a/b", "u", RAW, OCI_MANIFEST)
+        name = f"docker://{registry.address}/a/b"
+        ended = await asyncio.to_thread(command, "--tls-verify=false", "delete", "--only-tag", f"{name}:t")
+        assert (ended.code, ended.out, ended.err) == (0, f"{registry.address}/a/b:t\n", "")
+        assert registry.manifest("a/b", "t") is None
+        ended = await asyncio.to_thread(command, "--tls-verify=false", "delete", f"{name}:u", f"{name}:missing")
+        assert (ended.code, ended.out) == (2, f"{digest}\n")
+        assert "missing" in ended.err
+        assert registry.manifest("a/b", digest) is None
+        ended = await asyncio.to_thread(command, "--tls-verify=false", "delete", "--only-tag", f"{name}@{digest}")
+        assert (ended.code, ended.out) == (64, "")
+        registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+        registry.uploads.deletes = False
+        ended = await asyncio.to_thread(command, "--tls-verify=false", "delete", f"{name}:t")
+        assert (ended.code, ended.out) == (69, "")
+        assert "whoever runs the registry has to allow it" in ended.err
+
+
+def test_a_layout_loses_an_image(command: Command, tmp_path: Path) -> None:
+    built = image([b""], compression="none")
+    write_layout(tmp_path / "layout", {"t": built})
+    ended = command("delete", "--json", f"oci:{tmp_path}/layout:t")
+    assert (ended.code, ended.json()) == (0, [built.manifest.digest])
+    assert command("delete", f"oci:{tmp_path}/layout:t").code == 2
+    assert command("delete", f"dir:{tmp_path}/layout").code == 64
+
+
+@pytest.mark.root
+async def test_a_store_loses_an_image(command: Command) -> None:
+    async with RegistrySimulator() as registry:
+        reference = registry.add_image("a/b", "t", image([b"\0" * 1024], compression="none"))
+        pulled = await asyncio.to_thread(command, "--tls-verify=false", "pull", reference)
+        ended = await asyncio.to_thread(command, "delete", f"containers-storage:{reference}")
+        assert (ended.code, ended.out) == (0, f"{reference}\n{pulled.out}")
+        ended = await asyncio.to_thread(command, "delete", f"containers-storage:{reference}")
+        assert (ended.code, ended.out) == (2, "")
