@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,6 +124,26 @@ async def test_a_load_that_is_broken_off_leaves_nothing(newest: Peer, daemon: st
     with pytest.raises(NotFoundError):
         await contents("docker-daemon:broken:v1", access)
     assert "broken" not in docker(newest, daemon, "images", "--all")
+
+
+async def test_an_image_that_the_daemon_keeps_compressed(newest: Peer, daemon: str) -> None:
+    """A daemon that keeps images in containerd sends layers as they came, and calls images by other IDs."""
+    target = images.image([BASE, TOP, BASE], compression=("gzip", "zstd", "gzip"))
+    with workplace(newest) as place:
+        images.write_layout(place / "layout", {"v1": target})
+        with tarfile.open(place / "layout.tar", "w") as archive:
+            archive.add(place / "layout", "")
+        (place / "daemon").mkdir()
+        with docker_daemon(newest, place / "daemon", in_containerd=True) as host:
+            docker(newest, host, "load", "-q", "-i", place / "layout.tar")
+            config, layers = await contents(f"docker-daemon:{target.manifest.digest}", Access(daemon_host=host))
+            async with open_destination(parse_location("docker-daemon:ours:v1"), Access(daemon_host=host)) as ours:
+                await put(ours, plain(BASE, TOP))
+            assert (
+                docker(newest, host, "image", "inspect", "--format", "{{.RepoTags}}", "ours:v1").strip() == "[ours:v1]"
+            )
+    assert config == target.config.data
+    assert layers == [BASE, TOP, BASE]
 
 
 async def test_podman_loads_our_archives_and_we_read_its_own(peer: Peer, place: Path, store: SharedStore) -> None:

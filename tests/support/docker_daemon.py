@@ -138,16 +138,20 @@ async def saving(place: Path) -> AsyncIterator[Source]:
 
 
 @contextmanager
-def docker_daemon(peer: Peer, directory: Path, *, driver: str = "vfs") -> Iterator[str]:
-    """Run the peer's dockerd, with its things in ``directory``, where it and we see the same; yield its host."""
-    socket, log = directory / "sock", directory / "log"
+def docker_daemon(peer: Peer, directory: Path, *, in_containerd: bool = False) -> Iterator[str]:
+    """Run the peer's dockerd, with its things in ``directory``, where it and we see the same; yield its host.
+
+    ``in_containerd`` says where it keeps images, as new ones do by default: there with the blobs that they came with.
+    """
+    socket, log, settings = directory / "sock", directory / "log", directory / "daemon.json"
+    settings.write_text(json.dumps({"features": {"containerd-snapshotter": in_containerd}}))
+    driver = "native" if in_containerd else "vfs"
     places = ["--data-root", directory / "root", "--exec-root", directory / "exec", "-p", directory / "pid"]
     network = ["--iptables=false", "--ip6tables=false", "--bridge=none"]
-    command = ["dockerd", *network, *places, "-H", f"unix://{socket}", "--storage-driver", driver]
+    where = ["--config-file", settings, *places, "-H", f"unix://{socket}", "--storage-driver", driver]
+    command = ["dockerd", *network, *map(str, where)]
     with log.open("wb") as out:
-        running = subprocess.Popen(
-            [*peer.namespace, *map(str, command)], stdout=out, stderr=out, start_new_session=True
-        )
+        running = subprocess.Popen([*peer.namespace, *command], stdout=out, stderr=out, start_new_session=True)
     try:
         end = time.monotonic() + _START_SECONDS
         while "API listen on" not in log.read_text():
