@@ -16,7 +16,7 @@ from asyncpull.errors import DocumentError, UsageError
 from asyncpull.layer.codec import Compression
 from asyncpull.progress import CommitCompleted, CommitStarted, CopyResolved
 from asyncpull.spec.conversion import convert_index, convert_manifest, replaced_layer
-from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
+from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, is_schema1, parse_document
 from asyncpull.spec.mediatype import is_index
 from asyncpull.spec.source import RebuildingSource, SourceDocument
 from asyncpull.waiting import run_all
@@ -66,6 +66,11 @@ class ImageCopy:
     async def run(self) -> CopiedImage:
         """Do it, and give the name to it in the end. Raises what ``Copier.copy`` raises."""
         document = await self._source.manifest()
+        if is_schema1(document.raw, document.media_type):
+            if self._options.preserve_digests:
+                raise UsageError(f"{document.digest} is of schema 1", "copy it without --preserve-digests")
+            self._source = await self._transfer.convert(document)
+            document = await self._source.manifest()
         parsed = parse_document(document.raw, document.media_type, document.digest, with_artifacts=True)
         for _ in range(_DEPTH):
             if isinstance(parsed, Manifest) or self._options.selection.instances is not Instances.SYSTEM:

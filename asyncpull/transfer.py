@@ -33,6 +33,7 @@ from asyncpull.progress import (
 )
 from asyncpull.recompression import recompress
 from asyncpull.source.local import LocalSource
+from asyncpull.source.schema1 import open_schema1
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ if TYPE_CHECKING:
     from asyncpull.layer.codec import Compression
     from asyncpull.progress import Teller
     from asyncpull.recompression import Recompressed
+    from asyncpull.source.schema1 import Schema1Source
     from asyncpull.spec.destination import Content, Destination
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor
-    from asyncpull.spec.source import Source
+    from asyncpull.spec.source import Source, SourceDocument
 
 # Below this a blob is not worth a file.
 HELD_BYTES = 256 << 10
@@ -82,6 +84,11 @@ class Transfer:
         self._jobs: dict[Digest, asyncio.Future[None]] = {}
         self._made: dict[tuple[Digest, Compression], asyncio.Task[Recompressed]] = {}
         self.bytes_copied = 0
+
+    async def convert(self, document: SourceDocument) -> Schema1Source:
+        """Take the image of schema 1 that the source has as one of schema 2. Raises as ``open_schema1``."""
+        self.source = converted = await open_schema1(self.source, document, self._fetcher)
+        return converted
 
     async def bring(self, blob: Descriptor) -> None:
         """Have a blob at the destination as it is. Raises SourceError, IntegrityError, StoreError."""

@@ -27,12 +27,14 @@ from asyncpull.source.opening import open_source
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.location import parse_location
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
+from asyncpull.spec.mediatype import DOCKER_SCHEMA1_SIGNED
 from asyncpull.spec.source import RebuildingSource
 from asyncpull.transfer import HELD_BYTES
 from tests.support import images
 from tests.support.pulls import AMD64, HURRY, Heard, layer, open_fds
 from tests.support.registry_faults import flip, hold, status
 from tests.support.registry_simulator import RegistrySimulator
+from tests.support.schema1 import as_schema1, signed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -46,6 +48,7 @@ SHARED, LARGE, SMALL = layer("shared", 400_000), layer("large", 2_500_000), laye
 IMAGE = images.image([SHARED, LARGE, SMALL], compression=("gzip", "gzip", "none"))
 OTHER = images.image([SHARED], architecture="arm64")
 INDEX = images.index([IMAGE, OTHER])
+SCHEMA1 = images.image([SHARED, SMALL], flavour="docker")
 
 
 @pytest.fixture(autouse=True)
@@ -338,3 +341,37 @@ async def test_what_a_copy_tells(registry: RegistrySimulator, copier: Copier, he
 async def test_what_cannot_be_meant(source: str, destination: str, copier: Copier) -> None:
     with pytest.raises(UsageError):
         await copier.copy(source, destination)
+
+
+@pytest.mark.parametrize("raw", [as_schema1(SCHEMA1), signed(as_schema1(SCHEMA1))])
+async def test_schema_1_becomes_schema_2(
+    copier: Copier, registry: RegistrySimulator, tmp_path: Path, private_scratch: Path, raw: bytes
+) -> None:
+    for blob in SCHEMA1.layers:
+        registry.add_blob(blob.data)
+    registry.add_manifest("a/b", "1", raw, DOCKER_SCHEMA1_SIGNED)
+    images.write_directory(tmp_path / "old", replace(SCHEMA1, manifest=images.Blob("", raw)))
+    copied = {
+        (await copier.copy(source, f"dir:{tmp_path / name}", options)).digest
+        for name, source, options in (
+            ("far", f"docker://{registry.address}/a/b:1", CopyOptions()),
+            ("near", f"dir:{tmp_path / 'old'}", CopyOptions()),
+            ("other", f"dir:{tmp_path / 'old'}", CopyOptions(format=ManifestFormat.OCI)),
+        )
+    }
+    assert len(copied) == 2  # of schema 2 from anywhere, and of OCI
+    for name in ("far", "near", "other"):
+        manifest = json.loads((tmp_path / name / "manifest.json").read_bytes())
+        assert [each["digest"] for each in manifest["layers"]] == [blob.digest for blob in SCHEMA1.layers]
+        config = json.loads((tmp_path / name / manifest["config"]["digest"].removeprefix("sha256:")).read_bytes())
+        assert config["rootfs"]["diff_ids"] == list(SCHEMA1.diff_ids)
+        for blob in SCHEMA1.layers:
+            assert (tmp_path / name / blob.digest.removeprefix("sha256:")).read_bytes() == blob.data
+    assert not [path for path in private_scratch.rglob("*") if path.is_file()]
+
+
+async def test_schema_1_cannot_be_preserved(copier: Copier, tmp_path: Path) -> None:
+    images.write_directory(tmp_path / "old", replace(SCHEMA1, manifest=images.Blob("", as_schema1(SCHEMA1))))
+    with pytest.raises(UsageError, match="schema 1"):
+        await copier.copy(f"dir:{tmp_path / 'old'}", f"dir:{tmp_path / 'new'}", CopyOptions(preserve_digests=True))
+    assert not (tmp_path / "new").exists()

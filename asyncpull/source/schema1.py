@@ -1,7 +1,8 @@
 """An image of Docker's schema 1 as a source of the same image in schema 2.
 
 Schema 1 says neither how large its blobs are nor what is in them, and an image cannot be planned without. So each blob
-that is not known already is fetched and read first; it stays in the spool, where the pull or copy then finds it whole.
+that is not known already is fetched and read first. A small one is held, a large one stays in the spool, where the pull
+or copy then finds it whole; what lies on this machine is read twice.
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ if TYPE_CHECKING:
     from asyncpull.spec.source import Fault, Source
 
 _READ = 1 << 20
+_HELD_BYTES = 256 << 10
 
 
 class Schema1Source:
     """The image of ``original``, which names ``source``'s, converted: implements asyncpull.spec.source.Source.
 
-    Made by ``open_schema1``. Blobs come from ``source`` as they are; the config exists only here.
+    Made by ``open_schema1``. Blobs come from ``source`` as they are, but for the config and others that are ``held``.
     """
 
-    def __init__(self, source: Source, original: SourceDocument, manifest: SourceDocument, config: bytes) -> None:
-        self._source, self._manifest, self._config = source, manifest, config
-        self._config_digest = Digest.of(config)
+    def __init__(
+        self, source: Source, original: SourceDocument, manifest: SourceDocument, held: Mapping[Digest, bytes]
+    ) -> None:
+        self._source, self._manifest, self._held = source, manifest, held
         self.original = original
 
     @property
@@ -77,21 +80,23 @@ class Schema1Source:
         return await self._source.digest()
 
     async def blob_bytes(self, descriptor: Descriptor, limit: int) -> bytes:
-        """The config, or a small blob of the source."""
-        if descriptor.digest != self._config_digest:
+        """What is held, or a small blob of the source."""
+        blob = self._held.get(descriptor.digest)
+        if blob is None:
             return await self._source.blob_bytes(descriptor, limit)
-        if len(self._config) > limit:
-            raise DocumentTooLargeError(f"the config has {len(self._config)} bytes, the limit is {limit}")
-        return self._config
+        if len(blob) > limit:
+            raise DocumentTooLargeError(f"blob {descriptor.digest} has {len(blob)} bytes, the limit is {limit}")
+        return blob
 
     @asynccontextmanager
     async def open_blob(
         self, descriptor: Descriptor, offset: int = 0, end: int | None = None, *, origin: str | None = None
     ) -> AsyncIterator[BlobResponse]:
-        """The config, or a blob of the source."""
-        if descriptor.digest == self._config_digest and origin is None:
-            part = self._config[offset:end]
-            yield BlobResponse(offset, offset + len(part), len(self._config), _once(part))
+        """What is held, or a blob of the source."""
+        blob = self._held.get(descriptor.digest)
+        if blob is not None and origin is None:
+            part = blob[offset:end]
+            yield BlobResponse(offset, offset + len(part), len(blob), _once(part))
             return
         async with self._source.open_blob(descriptor, offset, end, origin=origin) as response:
             yield response
@@ -109,24 +114,36 @@ async def open_schema1(
     SourceError, IntegrityError, LayerError, StoreError.
     """
     manifest = parse_schema1(original.raw, original.media_type)
-    facts = dict(known or {})
+    facts, held = dict(known or {}), dict[Digest, bytes]()
     missing = [blob for blob in dict.fromkeys(manifest.blobs) if blob not in facts]
-    facts |= zip(missing, await run_all(_facts(source, blob, fetcher) for blob in missing), strict=True)
+    facts |= zip(missing, await run_all(_facts(source, blob, fetcher, held) for blob in missing), strict=True)
     converted = convert_schema1(manifest, facts)
+    held[Digest.of(converted.config)] = converted.config
     document = SourceDocument(converted.manifest, mediatype.DOCKER_MANIFEST, Digest.of(converted.manifest))
-    return Schema1Source(source, original, document, converted.config)
+    return Schema1Source(source, original, document, held)
 
 
-async def _facts(source: Source, digest: Digest, fetcher: Fetcher) -> LayerFacts:
-    """Fetch a blob and read it."""
+async def _facts(source: Source, digest: Digest, fetcher: Fetcher, held: dict[Digest, bytes]) -> LayerFacts:
+    """Fetch a blob and read it; into ``held`` if it is small."""
     size = await _size(source, digest)
     descriptor = Descriptor(mediatype.DOCKER_LAYER_GZIP, digest, size)
+    contents = _Contents(descriptor)
+    if size <= _HELD_BYTES:
+        held[digest] = await source.blob_bytes(descriptor, _HELD_BYTES)
+        await asyncio.to_thread(contents.feed, held[digest])
+        return LayerFacts(size, contents.diff_id())
+    if not source.registry:
+        async with source.open_blob(descriptor) as response:
+            async for chunk in response.chunks:
+                await asyncio.to_thread(contents.feed, chunk)
+        return LayerFacts(size, contents.diff_id())
     try:
         async with fetcher.open(descriptor, source) as blob:
             await blob.completed()
-            reading = asyncio.ensure_future(asyncio.to_thread(_read, blob.fd, descriptor))
-            await finish(reading)
-            return LayerFacts(size, reading.result())
+            reading = asyncio.ensure_future(asyncio.to_thread(_read, blob.fd, size, contents))
+            await finish(reading)  # the descriptor is good until then
+            reading.result()
+            return LayerFacts(size, contents.diff_id())
     except DigestMismatchError:
         await fetcher.discard(digest)
         raise
@@ -142,25 +159,41 @@ async def _size(source: Source, digest: Digest) -> int:
         return sum([len(chunk) async for chunk in response.chunks])
 
 
-def _read(fd: int, descriptor: Descriptor) -> Digest:
-    """The diff ID of a blob in a file. Raises DigestMismatchError, MalformedLayerError. Blocks."""
-    blob, tar, inflater = descriptor.digest.hasher(), Digest.of(b"").hasher(), Inflater()
-    position, failure = 0, None
-    while piece := os.pread(fd, min(_READ, descriptor.size - position), position):
-        position += len(piece)
-        blob.update(piece)
+class _Contents:
+    """What is in a blob, read from its beginning to its end."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._digest = descriptor.digest
+        self._blob, self._tar = self._digest.hasher(), Digest.of(b"").hasher()
+        self._inflater = Inflater()
+        self._failure: LayerError | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """The next piece. Blocks, raises nothing: an error counts only if these are the right bytes."""
+        self._blob.update(piece)
         try:
-            for part in inflater.feed(piece) if failure is None else ():
-                tar.update(part)
+            for part in self._inflater.feed(piece) if self._failure is None else ():
+                self._tar.update(part)
         except LayerError as error:
-            failure = error  # it counts only if these are the right bytes
-    if blob.hexdigest() != descriptor.digest.encoded:
-        actual = Digest(descriptor.digest.algorithm, blob.hexdigest())
-        raise DigestMismatchError(f"blob {descriptor.digest}", str(descriptor.digest), str(actual))
-    if failure is not None:
-        raise failure
-    inflater.close()
-    return Digest("sha256", tar.hexdigest())
+            self._failure = error
+
+    def diff_id(self) -> Digest:
+        """The digest of the tar stream. Raises DigestMismatchError, MalformedLayerError."""
+        actual = Digest(self._digest.algorithm, self._blob.hexdigest())
+        if actual != self._digest:
+            raise DigestMismatchError(f"blob {self._digest}", str(self._digest), str(actual))
+        if self._failure is not None:
+            raise self._failure
+        self._inflater.close()
+        return Digest("sha256", self._tar.hexdigest())
+
+
+def _read(fd: int, size: int, contents: _Contents) -> None:
+    """Read a blob from a file. Blocks."""
+    position = 0
+    while piece := os.pread(fd, min(_READ, size - position), position):
+        position += len(piece)
+        contents.feed(piece)
 
 
 async def _once(part: bytes) -> AsyncIterator[bytes]:
