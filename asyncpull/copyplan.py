@@ -4,7 +4,8 @@ What need not change is passed on bit for bit. A layer is
 
 - PASS        given on as it is; its descriptor stays
 - DECOMPRESS  because the destination wants plain layers, or that was asked for
-- RECOMPRESS  because a compression was asked for that it does not have, or because the source has lost it
+- RECOMPRESS  because a compression was asked for that it does not have, or because the source has lost it, or because
+              the source keeps all layers plain and the destination wants them compressed
 
 and a manifest is rewritten if any of its layers changes, or if the destination does not take its media type. Then the
 digests of the manifest and of an index above it change, which ``preserve_digests`` forbids.
@@ -188,19 +189,23 @@ def plan_copy(
     abilities: Abilities,
     options: CopyOptions,
     there: Collection[Digest] = (),
+    *,
+    is_made: bool = False,
 ) -> CopyPlan:
     """Decide for one manifest; ``given`` are its layers as the source has them, which may be plain by now.
 
-    ``there`` are the digests of the manifest's layers that the destination has already as they are to be.
+    ``there`` are the digests of the manifest's layers that the destination has already as they are to be. A manifest
+    that ``is_made`` by the source has no digest worth keeping, unless digests are to be preserved.
     Raises UsageError for what cannot be had together, and where digests are to be preserved and cannot be.
     """
+    is_free = is_made and not options.preserve_digests
     steps = tuple(
         LayerStep(number, before, Treatment.PASS)
         if before.digest in there
-        else _step(number, blob, before, abilities, options)
+        else _step(number, blob, before, abilities, options, is_free)
         for number, (before, blob) in enumerate(zip(manifest.layers, given, strict=True))
     )
-    media_type = _media_type(manifest, steps, abilities, options)
+    media_type = _media_type(manifest, steps, abilities, options, is_free)
     plan = CopyPlan(manifest, media_type, steps)
     if options.preserve_digests and not plan.is_unchanged:
         raise UsageError(
@@ -210,13 +215,17 @@ def plan_copy(
     return plan
 
 
-def _step(number: int, blob: Descriptor, before: Descriptor, abilities: Abilities, options: CopyOptions) -> LayerStep:
+def _step(
+    number: int, blob: Descriptor, before: Descriptor, abilities: Abilities, options: CopyOptions, is_free: bool
+) -> LayerStep:
     has, had = compression_of(blob), compression_of(before)
     if has is None or is_left(blob, abilities, options):  # of an artifact: no tar, as far as anybody knows
         return LayerStep(number, blob, Treatment.PASS)
     wanted = Compression.NONE if abilities.wants_plain_layers else options.compression
     if wanted is None and has is Compression.NONE:
         wanted = had  # the source has it plain although its manifest says otherwise
+        if had is Compression.NONE and is_free and abilities.wants_compressed_layers:
+            wanted = Compression.GZIP  # what every reader can undo
     if wanted is None or wanted is has:
         return LayerStep(number, blob, Treatment.PASS)
     if wanted is Compression.NONE:
@@ -229,7 +238,9 @@ def is_left(blob: Descriptor, abilities: Abilities, options: CopyOptions) -> boo
     return bool(blob.urls) and not options.takes_foreign_layers and not abilities.wants_plain_layers
 
 
-def _media_type(manifest: Manifest, steps: Sequence[LayerStep], abilities: Abilities, options: CopyOptions) -> str:
+def _media_type(
+    manifest: Manifest, steps: Sequence[LayerStep], abilities: Abilities, options: CopyOptions, is_free: bool
+) -> str:
     """What the manifest is to be: what is asked for, or what it is, or what the destination wants."""
     takes = [each for each in abilities.media_types if mediatype.is_manifest(each)]
     if options.format is not None:
@@ -237,7 +248,8 @@ def _media_type(manifest: Manifest, steps: Sequence[LayerStep], abilities: Abili
         if takes and wanted not in takes:
             raise UsageError(f"the destination does not take manifests of format {options.format.value}")
     else:
-        wanted = manifest.media_type if not takes or manifest.media_type in takes else takes[0]
+        is_taken = not takes or (manifest.media_type in takes and not is_free)
+        wanted = manifest.media_type if is_taken else takes[0]
     has_zstd = any((compression_of(step.blob) if step.to is None else step.to) is Compression.ZSTD for step in steps)
     changes = wanted != manifest.media_type or any(step.treatment is not Treatment.PASS for step in steps)
     if has_zstd and changes and wanted == mediatype.DOCKER_MANIFEST:

@@ -143,7 +143,7 @@ class ImageCopy:
         abilities, options = self._destination.abilities, self._options
         if not manifest.is_image and not abilities.holds_artifacts:
             raise UsageError(f"{self._destination.name} holds images, and {manifest.digest} is none")
-        plan = await self._plan(manifest)
+        plan = await self._plan(manifest, is_made=document.is_made)
         blobs = (manifest.config, *(step.blob for step in plan.steps))
         moved = {blob.digest: blob.size for blob in blobs if not is_left(blob, abilities, options)}
         self._tell(CopyResolved, digest=str(manifest.digest), blobs=len(moved), bytes_to_copy=sum(moved.values()))
@@ -171,18 +171,18 @@ class ImageCopy:
         self._digests[manifest.digest] = converted.digest
         return self._document_of(document, manifest, converted)
 
-    async def _plan(self, manifest: Manifest) -> CopyPlan:
+    async def _plan(self, manifest: Manifest, *, is_made: bool) -> CopyPlan:
         """What is to be done, with what the source has and the destination has already."""
         abilities, options = self._destination.abilities, self._options
         given = manifest.layers
         if isinstance(self._source, RebuildingSource):
             given = await self._source.layers(manifest)
-        plan = plan_copy(manifest, given, abilities, replace(options, preserve_digests=False))
+        plan = plan_copy(manifest, given, abilities, replace(options, preserve_digests=False), is_made=is_made)
         there: set[Digest] = set()
         if not abilities.wants_plain_layers and not options.force_compression:
             changing = {manifest.layers[step.number] for step in plan.steps if plan.changes(step)}
             there = {each.digest for each in changing if await self._destination.has_blob(each)}
-        return plan_copy(manifest, given, abilities, options, there)
+        return plan_copy(manifest, given, abilities, options, there, is_made=is_made)
 
     async def _diff_ids(self, plan: CopyPlan) -> dict[int, Digest]:
         """What the tar streams are to be of those layers that are made anew, as far as a config says it."""

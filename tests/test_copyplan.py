@@ -81,6 +81,22 @@ def test_what_the_source_has_lost_is_made_again() -> None:
     assert not plan.is_unchanged, "the digests of its layers are other ones"
 
 
+def test_what_the_source_keeps_plain_is_compressed_where_that_is_wanted() -> None:
+    found = manifest("docker", ("none", "none", "none"))
+    takes, wants = Abilities((OCI_MANIFEST, DOCKER_MANIFEST)), Abilities(wants_compressed_layers=True)
+    both = Abilities(takes.media_types, wants_compressed_layers=True)
+    for abilities, is_made, options, treatment, media_type in (
+        (both, True, CopyOptions(), RECOMPRESS, OCI_MANIFEST),
+        (wants, True, CopyOptions(), RECOMPRESS, DOCKER_MANIFEST),
+        (takes, True, CopyOptions(), PASS, OCI_MANIFEST),
+        (both, True, CopyOptions(compression=NONE), PASS, OCI_MANIFEST),
+        (both, True, CopyOptions(preserve_digests=True), PASS, DOCKER_MANIFEST),
+        (both, False, CopyOptions(), PASS, DOCKER_MANIFEST),
+    ):
+        plan = plan_copy(found, found.layers, abilities, options, is_made=is_made)
+        assert ([step.treatment for step in plan.steps], plan.media_type) == ([treatment] * 3, media_type)
+
+
 @pytest.mark.parametrize(
     ("flavour", "takes", "wanted", "compression", "expected"),
     [

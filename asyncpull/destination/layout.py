@@ -87,7 +87,7 @@ class LayoutDestination:
     @property
     def abilities(self) -> Abilities:
         """Images, indexes and artifacts, as they are."""
-        return Abilities(media_types=MEDIA_TYPES, spool_root=self._blobs_workshop.spool_root)
+        return Abilities(MEDIA_TYPES, wants_compressed_layers=True, spool_root=self._blobs_workshop.spool_root)
 
     async def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether there is a file of that name and size: it came there whole."""

@@ -71,7 +71,7 @@ class LayoutArchiveDestination:
     @property
     def abilities(self) -> Abilities:
         """Images, indexes and artifacts, as they are."""
-        return Abilities(media_types=MEDIA_TYPES, spool_root=self._workshop.spool_root)
+        return Abilities(MEDIA_TYPES, wants_compressed_layers=True, spool_root=self._workshop.spool_root)
 
     async def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether it was put, or an earlier copy brought it that was not finished."""

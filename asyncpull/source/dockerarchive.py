@@ -51,7 +51,7 @@ class DockerArchiveSource(LocalSource):
         made = Digest.of(raw)
         if digest not in (None, made):
             raise NotFoundError(f"{self._name}: has no manifest {digest}", "an archive of this kind has no indexes")
-        return SourceDocument(raw, mediatype.DOCKER_MANIFEST, made)
+        return SourceDocument(raw, mediatype.DOCKER_MANIFEST, made, is_made=True)
 
     def open_file(self, digest: Digest) -> FileRange:
         """Where the config or an uncompressed layer is."""

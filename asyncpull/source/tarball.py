@@ -79,7 +79,7 @@ class TarballSource(LocalSource):
         made = Digest.of(self._manifest)
         if digest not in (None, made):
             raise NotFoundError(f"{self._name}: has no manifest {digest}")
-        return SourceDocument(self._manifest, mediatype.OCI_MANIFEST, made)
+        return SourceDocument(self._manifest, mediatype.OCI_MANIFEST, made, is_made=True)
 
     def open_file(self, digest: Digest) -> FileRange:
         """Where the config or a layer is."""

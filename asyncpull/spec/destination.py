@@ -25,14 +25,16 @@ class Abilities:
 
     ``media_types`` are those of the manifests that it takes, the most wanted first; empty where it takes all.
     ``holds_indexes`` tells whether it takes several manifests under one name, ``holds_artifacts`` whether it takes
-    what is not an image, ``wants_plain_layers`` that layers are to come uncompressed, and ``spool_root`` where a blob
-    is best received, because a file there becomes part of the destination without being copied.
+    what is not an image, ``wants_plain_layers`` that layers are to come uncompressed, ``wants_compressed_layers`` that
+    those are to be compressed which a source keeps plain whatever they were, and ``spool_root`` where a blob is best
+    received, because a file there becomes part of the destination without being copied.
     """
 
     media_types: tuple[str, ...] = ()
     holds_indexes: bool = True
     holds_artifacts: bool = True
     wants_plain_layers: bool = False
+    wants_compressed_layers: bool = False
     spool_root: Path | None = None
 
 

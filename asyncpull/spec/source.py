@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SourceDocument:
-    """A manifest or an index as it was transferred; ``media_type`` is what the source said, which may be nothing."""
+    """A manifest or an index as it was transferred; ``media_type`` is what the source said, which may be nothing.
+
+    ``is_made`` tells that the source has just made it, of what it has instead: nobody knows the image by that digest.
+    """
 
     raw: bytes = field(repr=False)
     media_type: str | None
     digest: Digest
+    is_made: bool = False
 
 
 @dataclass(frozen=True, slots=True)
