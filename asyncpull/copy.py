@@ -32,6 +32,7 @@ from asyncpull.events import EventHub
 from asyncpull.fetch.fetcher import Fetcher
 from asyncpull.imagecopy import CopiedImage, ImageCopy
 from asyncpull.limits import Limits
+from asyncpull.notary import open_notary
 from asyncpull.progress import (
     CopyCompleted,
     CopyFailed,
@@ -46,22 +47,28 @@ from asyncpull.spec.location import RegistryLocation, StorageLocation, parse_loc
 from asyncpull.spec.platform import host_platform
 from asyncpull.spec.reference import parse_reference
 from asyncpull.transfer import Transfer
+from asyncpull.trust.gate import Gate
+from asyncpull.trust.signing import Signing
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncpull.events import EventStream
+    from asyncpull.notary import Notary
     from asyncpull.progress import Event, Reporter
     from asyncpull.spec.location import Location
     from asyncpull.spec.platform import Platform
-    from asyncpull.spec.source import Source
+    from asyncpull.spec.signature import Signature
+    from asyncpull.spec.source import Source, SourceDocument
+    from asyncpull.trust.policyfile import TrustOptions
 
 
 class Copier:
     """Copies images between any two places; an async context manager.
 
     ``source`` and ``destination`` say how either side is reached. ``platform`` is that of this machine unless given;
-    it chooses from an index, where one instance is wanted. ``reporter`` hears of every copy's progress, on the event
+    it chooses from an index, where one instance is wanted. ``trust`` says which policy decides about what is copied,
+    that of this machine if not given. ``reporter`` hears of every copy's progress, on the event
     loop. A Copier belongs to the event loop that entered it.
     """
 
@@ -73,7 +80,9 @@ class Copier:
         platform: Platform | None = None,
         limits: Limits | None = None,
         reporter: Reporter | None = None,
+        trust: TrustOptions | None = None,
     ) -> None:
+        self._gate = Gate(trust)
         self._source, self._destination = source or Access(), destination or source or Access()
         self._platform = platform or host_platform()
         self._limits = limits or Limits()
@@ -98,20 +107,27 @@ class Copier:
         return self._events.stream()
 
     async def copy(
-        self, source: str | Location, destination: str | Location, options: CopyOptions | None = None
+        self,
+        source: str | Location,
+        destination: str | Location,
+        options: CopyOptions | None = None,
+        signing: Signing | None = None,
     ) -> CopiedImage:
         """Copy what is at ``source`` to ``destination``, which has all of it afterwards, or what it had before.
 
+        Signatures go along where the destination can hold them; ``signing`` says which are made, or left behind.
+
         What was received stays for the next copy, where the destination has a place for it. Raises
         InvalidReferenceError and UsageError for what cannot be meant; SourceError where a side does not answer;
-        DocumentError, IntegrityError, LayerError if what the source gives is refused; StoreError.
+        DocumentError, IntegrityError, LayerError if what the source gives is refused; PolicyError if the policy refuses
+        it; ConfigurationError where a policy or a key cannot be used; StoreError.
         """
         places = _location(source), _location(destination)
         tell = Teller(self._events, next(self._numbers), str(places[0]))
         started = time.monotonic()
         tell(CopyStarted, destination=str(places[1]))
         try:
-            copied = await self._copy(*places, options or CopyOptions(), tell)
+            copied = await self._copy(*places, options or CopyOptions(), signing or Signing(), tell)
         except BaseException as error:
             tell(CopyFailed, reason=str(error) or type(error).__name__)
             raise
@@ -119,16 +135,20 @@ class Copier:
         tell(CopyCompleted, digest=str(copied.digest), bytes_copied=copied.bytes_copied, seconds=seconds)
         return replace(copied, seconds=seconds)
 
-    async def _copy(self, source: Location, destination: Location, options: CopyOptions, tell: Teller) -> CopiedImage:
+    async def _copy(
+        self, source: Location, destination: Location, options: CopyOptions, signing: Signing, tell: Teller
+    ) -> CopiedImage:
         async with AsyncExitStack() as opened:
             client = await self._client(self._source) if isinstance(source, RegistryLocation) else None
             origin = await opened.enter_async_context(open_source(source, self._source, client=client))
             if isinstance(destination, StorageLocation):
-                return await self._pull(origin, destination, options, tell)
-            client = await self._client(self._destination) if isinstance(destination, RegistryLocation) else None
+                notary = await open_notary(self._gate, signing, source, origin, client, destination)
+                return await self._pull(origin, destination, options, notary, tell)
+            writer = await self._client(self._destination) if isinstance(destination, RegistryLocation) else None
             target = await opened.enter_async_context(
-                open_destination(destination, self._destination, client=client, names=options.tags)
+                open_destination(destination, self._destination, client=writer, names=options.tags)
             )
+            notary = await open_notary(self._gate, signing, source, origin, client, destination, target, writer)
             room = await asyncio.to_thread(_room, target.abilities.spool_root, opened)
             limits = self._limits
             fetcher = await opened.enter_async_context(
@@ -149,10 +169,10 @@ class Copier:
                 repositories=(*_repositories(source), *options.repositories),
                 at_once=limits.max_parallel_downloads,
             )
-            return await ImageCopy(transfer, options, self._platform).run()
+            return await ImageCopy(transfer, options, self._platform, notary).run()
 
     async def _pull(
-        self, source: Source, destination: StorageLocation, options: CopyOptions, tell: Teller
+        self, source: Source, destination: StorageLocation, options: CopyOptions, notary: Notary, tell: Teller
     ) -> CopiedImage:
         """A copy into a store: what is stored is what the source says, to the bit, and nothing can be chosen."""
         from asyncpull.pull import Puller  # these two bring along what other copies do not need
@@ -163,6 +183,11 @@ class Copier:
         if options.format is not None or options.compression is not None:
             raise UsageError(f"{destination}: a store holds an image as it comes, not in another format or compression")
         name = parse_reference(destination.name)
+
+        async def admit(document: SourceDocument, is_instance: bool) -> tuple[Signature, ...]:
+            await notary.admit(document.raw, is_instance=is_instance)
+            return await notary.signatures(document.digest, document)
+
         access = self._destination
         async with (
             Store.open(access.store_at(destination)) as store,
@@ -175,7 +200,7 @@ class Copier:
                 retry=self._source.retry,
             ) as puller,
         ):
-            pulled = await puller.pull_from(source, name, *options.tags)
+            pulled = await puller.pull_from(source, name, *options.tags, admit=admit)
         digests = {pulled.digest: pulled.digest}
         return CopiedImage(source.name, str(destination), pulled.digest, digests, pulled.bytes_fetched, pulled.seconds)
 

@@ -23,6 +23,7 @@ from asyncpull.waiting import run_all
 
 if TYPE_CHECKING:
     from asyncpull.copyplan import CopyOptions, CopyPlan, LayerStep
+    from asyncpull.notary import Notary
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor
     from asyncpull.spec.platform import Platform
@@ -54,10 +55,13 @@ class CopiedImage:
 
 
 class ImageCopy:
-    """Copies by one ``transfer`` what its source names, as ``options`` say; ``platform`` chooses from an index."""
+    """Copies by one ``transfer`` what its source names, as ``options`` say; ``platform`` chooses from an index.
 
-    def __init__(self, transfer: Transfer, options: CopyOptions, platform: Platform) -> None:
-        self._transfer, self._options, self._platform = transfer, options, platform
+    ``notary`` decides about each manifest before anything that it names is asked for.
+    """
+
+    def __init__(self, transfer: Transfer, options: CopyOptions, platform: Platform, notary: Notary) -> None:
+        self._transfer, self._options, self._platform, self._notary = transfer, options, platform, notary
         self._source, self._destination = transfer.source, transfer.destination
         self._tell = transfer.tell
         self._digests: dict[Digest, Digest] = {}
@@ -72,15 +76,23 @@ class ImageCopy:
             self._source = await self._transfer.convert(document)
             document = await self._source.manifest()
         parsed = parse_document(document.raw, document.media_type, document.digest, with_artifacts=True)
+        before, is_instance = document, False
         for _ in range(_DEPTH):
             if isinstance(parsed, Manifest) or self._options.selection.instances is not Instances.SYSTEM:
                 break
             chosen = selected(parsed, self._options.selection, self._platform)[0]
             document, parsed = await self._document(chosen)
+            before, is_instance = document, True
         if isinstance(parsed, Index):
+            if self._options.selection.instances is Instances.INDEX_ONLY:
+                await self._notary.admit(document.raw, is_instance=False)
+            else:
+                await self._notary.bring(document.raw)
             document = await self._index(document, parsed, _DEPTH)
         else:
+            await self._notary.admit(document.raw, is_instance=is_instance)
             document = await self._manifest(document, parsed)
+        await self._notary.certify(before.digest, document, is_instance=False)
         self._tell(CommitStarted)
         digest = await self._destination.commit(document)
         self._tell(CommitCompleted)
@@ -105,8 +117,10 @@ class ImageCopy:
                 if isinstance(parsed, Index):
                     document = await self._index(document, parsed, depth - 1)
                 else:
+                    await self._notary.admit(document.raw, is_instance=True)
                     document = await self._manifest(document, parsed)
                 await self._destination.put_manifest(document)
+                await self._notary.certify(descriptor.digest, document, is_instance=True)
                 return descriptor, document
 
         copied = await run_all(instance(descriptor) for descriptor in wanted)

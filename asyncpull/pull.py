@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from asyncpull.events import EventStream
     from asyncpull.plan import ResolvedImage
     from asyncpull.registry.config import RegistryAccess
+    from asyncpull.resolve import Admit
     from asyncpull.retry import RetryPolicy
     from asyncpull.sharing import Share
     from asyncpull.spec.digest import Digest
@@ -158,15 +159,16 @@ class Puller:
         tell = Teller(self._events, next(self._numbers), str(reference))
         return await self._pull(reference, lambda: self._resolver.resolve(reference, when), tell)
 
-    async def pull_from(self, source: Source, reference: Reference, *names: Reference) -> PulledImage:
+    async def pull_from(self, source: Source, reference: Reference, *names: Reference, admit: Admit) -> PulledImage:
         """Pull what an open source gives, wherever it is, and call it ``reference`` in the store, and ``names``.
 
-        Of an index the instance for the platform is taken. Otherwise as ``pull``.
+        Of an index the instance for the platform is taken. ``admit`` decides about its manifest, in place of this
+        Puller's policy, which knows registries only; the image has the signatures that it gives. Otherwise as ``pull``.
         """
         tell = Teller(self._events, next(self._numbers), source.name)
 
         async def resolve() -> Resolution:
-            found = await self._resolver.read(source, reference)
+            found = await self._resolver.read(source, reference, admit)
             return replace(found, image=replace(found.image, names=(reference, *names)))
 
         return await self._pull(source.name, resolve, tell)

@@ -22,17 +22,23 @@ from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, 
 from asyncpull.spec.platform import select_platform
 from asyncpull.spec.reference import Reference, has_domain, parse_reference
 from asyncpull.spec.schema1 import LayerFacts
-from asyncpull.spec.source import RebuildingSource
+from asyncpull.spec.source import RebuildingSource, SourceDocument
 from asyncpull.trust.scopes import of_reference
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from asyncpull.fetch.fetcher import Fetcher
     from asyncpull.registry.client import RegistryClient
     from asyncpull.spec.platform import Platform
-    from asyncpull.spec.source import Source, SourceDocument
+    from asyncpull.spec.signature import Signature
+    from asyncpull.spec.source import Source
     from asyncpull.store.store import Store
     from asyncpull.store.views import ImageRecord
     from asyncpull.trust.gate import Gate
+
+    Admit = Callable[[SourceDocument, bool], Awaitable[tuple[Signature, ...]]]
+    """Lets a manifest through, which an index lists or not, with the signatures that it is to have; or raises."""
 
 _log = Log(__name__)
 
@@ -106,12 +112,18 @@ class Resolver:
         signatures = await self._gate.admit(of_reference(wanted), manifest.raw, where, is_instance=index is not None)
         return Resolution(source, replace(await _with_config(source, wanted, index, manifest), signatures=signatures))
 
-    async def read(self, source: Source, reference: Reference) -> Resolution:
-        """What an open source gives, whatever the policy says, as the image ``reference``. Raises as ``resolve``."""
+    async def read(self, source: Source, reference: Reference, admit: Admit) -> Resolution:
+        """What an open source gives as the image ``reference``, if ``admit`` lets it through. Raises as ``resolve``."""
         named = await source.manifest()
         if is_schema1(named.raw, named.media_type):
-            return await self._converted(source, reference, named)
-        return Resolution(source, await resolve_image(source, reference, self._platform, named))
+            signatures = await admit(named, False)
+            found = await self._converted(source, reference, named)
+            return replace(found, image=replace(found.image, signatures=signatures))
+        index, manifest = await resolve_manifest(source, reference, self._platform, named)
+        judged = SourceDocument(manifest.raw, manifest.media_type, manifest.digest)
+        signatures = await admit(judged, index is not None)
+        image = await _with_config(source, reference, index, manifest)
+        return Resolution(source, replace(image, signatures=signatures))
 
     async def _converted(self, source: Source, reference: Reference, named: SourceDocument) -> Resolution:
         converted = await open_schema1(source, named, self._fetcher, await self._known())

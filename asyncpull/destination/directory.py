@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import stat
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from asyncpull.spec.directory import (
     manifest_name,
     version_for,
 )
+from asyncpull.spec.signature import signature_to_file
 from asyncpull.store.files import sync_file
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.location import DirectoryLocation
     from asyncpull.spec.manifest import Descriptor
+    from asyncpull.spec.signature import Signature
     from asyncpull.spec.source import SourceDocument
 
 _log = Log(__name__)
@@ -102,6 +105,14 @@ class DirectoryDestination:
         name = manifest_name(document.digest)
         await in_thread(self._root, lambda: self._workshop.write(self._workshop.kept / name, document.raw))
         self._names.add(name)
+
+    async def put_signatures(self, manifest: Digest, signatures: Sequence[Signature], *, is_instance: bool) -> None:
+        """Add signatures of the document, or of a manifest that it lists; they are seen after the commit."""
+        prefix = f"{blob_name(manifest)}." if is_instance else ""
+        for number, signature in enumerate(signatures, 1):
+            name, raw = f"{prefix}signature-{number}", signature_to_file(signature)
+            await in_thread(self._root, partial(self._workshop.write, self._workshop.kept / name, raw))
+            self._names.add(name)
 
     async def commit(self, document: SourceDocument) -> Digest:
         """Let the directory hold what was put, and the document; what else an image had there goes."""

@@ -8,6 +8,8 @@ that it is given: which one is asked, and what is done when it fails, is the bus
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -33,7 +35,7 @@ from asyncpull.registry.health import Health
 from asyncpull.registry.pagination import next_page
 from asyncpull.registry.referrers import Referrers
 from asyncpull.registry.repository import Repository
-from asyncpull.registry.requests import EndpointRequests, host_of
+from asyncpull.registry.requests import PUSH, EndpointRequests, host_of
 from asyncpull.retry import RetryPolicy, retrying
 from asyncpull.spec.digest import Digest, verify_bytes
 from asyncpull.spec.fields import Fields
@@ -181,6 +183,18 @@ class RegistryClient:
             except SourceError as error:
                 failure = error
         raise failure or UnavailableError(f"{reference}: there is no endpoint to ask for signatures")
+
+    async def list_signature(self, reference: Reference, manifest: Digest, name: str, signature: bytes) -> None:
+        """Add a signature in OpenPGP to those that the registry of ``reference`` lists. Raises SourceError."""
+        endpoint = (await self.registries()).itself(reference)
+        body = {"schemaVersion": 2, "name": name, "type": "atomic", "content": base64.b64encode(signature).decode()}
+        target = f"/extensions{endpoint.prefix}/{endpoint.repository}/signatures/{manifest}"
+        headers = {"Content-Type": "application/json"}
+        raw = json.dumps(body).encode()
+        async with self._requests.request(
+            "PUT", endpoint, f"a signature of {manifest}", headers, target=target, errand=PUSH, body=raw
+        ):
+            pass
 
     async def _listed_signatures(self, endpoint: Endpoint, manifest: Digest) -> bytes | None:
         base, what = f"{endpoint.prefix}/", f"the signatures of {manifest}"

@@ -48,6 +48,11 @@ class StorageSource:
         self._location, self._store, self.image = location, store, image
 
     @property
+    def store(self) -> Store:
+        """The store that the image is in."""
+        return self._store
+
+    @property
     def name(self) -> str:
         """The location."""
         return str(self._location)

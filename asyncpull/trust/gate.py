@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.log import Log
 from asyncpull.registry.credentials import user_id
-from asyncpull.spec.digest import Digest
+from asyncpull.spec.schema1 import document_digest
 from asyncpull.trust.judge import Verdict, judge
 from asyncpull.trust.policy import accept_anything
 from asyncpull.trust.policyfile import TrustOptions, load_policy
@@ -77,17 +77,25 @@ class Gate:
         return (await self.policy()).rule_for(image)
 
     async def judge(
-        self, image: ImageScopes, manifest: bytes, signatures: Signatures, *, is_instance: bool = False
+        self,
+        image: ImageScopes,
+        manifest: bytes,
+        signatures: Signatures,
+        *,
+        is_instance: bool = False,
+        wants_signatures: bool = False,
     ) -> Judged:
         """Judge ``manifest``, the exact bytes; ``is_instance`` tells that an index was named, which lists it.
+
+        ``wants_signatures`` asks for signatures also where the rule needs none.
 
         Raises ConfigurationError, and what asking for signatures raises.
         """
         policy = await self.policy()
         rule = policy.rule_for(image)
-        if not rule.wants_signatures:
+        if not rule.wants_signatures and not wants_signatures:
             return Judged(judge(policy.origin, rule, image, manifest, ()), ())
-        found = await signatures.of(Digest.of(manifest), is_instance=is_instance)
+        found = await signatures.of(document_digest(manifest), is_instance=is_instance)
         return Judged(await asyncio.to_thread(judge, policy.origin, rule, image, manifest, found), found)
 
     async def admit(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from asyncpull.errors import ConfigurationError, DocumentError, IntegrityError, PolicyError
-from asyncpull.spec.digest import Digest
+from asyncpull.spec.schema1 import document_digest
 from asyncpull.spec.signature import SIGSTORE_TYPE, SigstoreSignature, SimpleSignature
 from asyncpull.trust.claim import Claim, ClaimType
 from asyncpull.trust.material import read_material
@@ -19,6 +19,7 @@ from asyncpull.trust.policy import AcceptAnything, Reject, Requirement, SignedBa
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asyncpull.spec.digest import Digest
     from asyncpull.spec.signature import Signature
     from asyncpull.trust.identity import SignedIdentity
     from asyncpull.trust.policy import Rule
@@ -74,7 +75,7 @@ def judge(origin: str, rule: Rule, image: ImageScopes, manifest: bytes, signatur
     Reads the keys that the rule names, and works on the processor: call it in a thread.
     """
     findings = tuple(_finding(requirement, image, manifest, signatures) for requirement in rule.requirements)
-    return Verdict(image.name, Digest.of(manifest), origin, rule.scope, len(signatures), findings)
+    return Verdict(image.name, document_digest(manifest), origin, rule.scope, len(signatures), findings)
 
 
 def _finding(requirement: Requirement, image: ImageScopes, manifest: bytes, signatures: Sequence[Signature]) -> Finding:
@@ -134,7 +135,7 @@ def _require_claim(
         claim = Claim.from_bytes(content, kind)
     except DocumentError as error:
         raise DocumentError(f"what was signed is no claim about an image: {error}") from error
-    if Digest.of(manifest, claim.digest.algorithm) != claim.digest:
+    if document_digest(manifest, claim.digest.algorithm) != claim.digest:
         raise IntegrityError(f"the signature is for another manifest, {claim.digest}")
     if not identity.accepts(image.intended, claim.reference):
         raise IntegrityError(f"the signature is for the name {claim.reference!r}, which is not accepted here")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from asyncpull.errors import ConfigurationError, UsageError
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
     from asyncpull.trust.openpgp import SecretKey
 
 _CREATOR = "asyncpull"
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What a copy is to do about signatures.
+
+    ``signers`` sign what is copied; ``identity`` is the name that they sign, that of the destination if not given.
+    ``removes`` leaves the signatures behind that the source has.
+    """
+
+    signers: tuple[Signer, ...] = ()
+    identity: Reference | None = None
+    removes: bool = False
 
 
 class Signer(Protocol):
