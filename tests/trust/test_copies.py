@@ -1,0 +1,227 @@
+"""The policy decides about copies; signatures go along, are made, and are where they are looked for afterwards."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncpull.access import Access
+from asyncpull.copy import Copier
+from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection
+from asyncpull.errors import ConfigurationError, DocumentError, PolicyError, StoreWriteError, UsageError
+from asyncpull.publish import RegistrySink, add_signature_files
+from asyncpull.registry.client import RegistryClient
+from asyncpull.registry.config import RegistryAccess
+from asyncpull.spec.digest import Digest
+from asyncpull.spec.reference import parse_reference
+from asyncpull.spec.signature import SIGNATURES_LIMIT, SIGSTORE_TYPE, SigstoreSignature, SimpleSignature
+from asyncpull.trust.gate import Gate
+from asyncpull.trust.policyfile import TrustOptions
+from asyncpull.trust.scopes import of_reference
+from asyncpull.trust.signaturestore import read_signature_files
+from asyncpull.trust.signing import KeyFileSigner, Signing, SigstoreSigner
+from tests.support import images
+from tests.support.policies import ACCEPT, REJECT, policy
+from tests.support.pulls import AMD64, layer
+from tests.support.registry_faults import header, status
+from tests.support.registry_simulator import RegistrySimulator
+from tests.support.signers import PgpKey, public_pem, sigstore_keys
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from asyncpull.imagecopy import CopiedImage
+
+IMAGE = images.image([layer("one", 1000)])
+INDEX = images.index([IMAGE, images.image([layer("two", 1000)], architecture="arm64")])
+KEY, SIGSTORE_KEY = PgpKey(), sigstore_keys()["P-256"]
+ACCESS = RegistryAccess(tls_verify=False)
+
+
+class Desk:
+    """A registry, keys of both kinds, and copies under policies."""
+
+    def __init__(self, registry: RegistrySimulator, directory: Path) -> None:
+        self.registry, self.directory = registry, directory
+        (directory / "key.gpg").write_bytes(KEY.public)
+        (directory / "secret.pgp").write_bytes(bytes(KEY.secret))
+        (directory / "key.pem").write_bytes(public_pem(SIGSTORE_KEY))
+        self.signed_by = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": f"{directory}/key.gpg"}
+        self.sigstore_signed = {"type": "sigstoreSigned", "keyPath": f"{directory}/key.pem"}
+        self.configure(lookaside=f"file://{directory}/lookaside", use_sigstore_attachments=True)
+        self.sigstore = SigstoreSigner(SIGSTORE_KEY)
+
+    def configure(self, **section: object) -> None:
+        named = {name.replace("_", "-"): value for name, value in section.items()}
+        (self.directory / "x.yaml").write_text(json.dumps({"docker": {self.registry.address: named}}))
+
+    @property
+    def options(self) -> TrustOptions:
+        return TrustOptions(self.directory / "policy.json", registries_dir=self.directory)
+
+    async def pgp(self) -> KeyFileSigner:
+        return await KeyFileSigner.load(self.directory / "secret.pgp")
+
+    async def copy(
+        self, source: str, destination: str, *requirements: object, signing: Signing | None = None, **options: object
+    ) -> CopiedImage:
+        (self.directory / "policy.json").write_text(policy(*requirements or (ACCEPT,)))
+        chosen = CopyOptions(**options)  # type: ignore[arg-type]  # each by its name
+        async with Copier(source=Access(ACCESS), platform=AMD64, trust=self.options) as copier:
+            return await copier.copy(source, destination, chosen, signing)
+
+    def place(self, name: str) -> str:
+        return f"docker://{self.registry.address}/{name}"
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with RegistrySimulator() as registry:
+        yield Desk(registry, tmp_path)
+
+
+async def test_what_is_refused_is_not_copied(desk: Desk, tmp_path: Path) -> None:
+    for target in (IMAGE, INDEX):
+        desk.registry.add_image("a/b", "1", target)
+        for goal in (
+            f"oci:{tmp_path}/layout",
+            f"dir:{tmp_path}/dir",
+            desk.place("c/d:1"),
+            f"oci-archive:{tmp_path}/a.tar",
+        ):
+            for requirement in (REJECT, desk.signed_by, desk.sigstore_signed):
+                with pytest.raises(PolicyError):
+                    await desk.copy(desk.place("a/b:1"), goal, requirement)
+            for instances in (Instances.ALL, Instances.INDEX_ONLY):
+                with pytest.raises(PolicyError):
+                    await desk.copy(desk.place("a/b:1"), goal, REJECT, selection=Selection(instances))
+    assert desk.registry.asked("/blobs/") == []
+    assert desk.registry.manifest("c/d", "1") is None
+    assert not (tmp_path / "a.tar").exists()
+    assert not (tmp_path / "dir/manifest.json").exists()
+
+
+async def test_signed_on_the_way_and_verified_afterwards(desk: Desk, tmp_path: Path) -> None:
+    desk.registry.add_image("a/b", "1", IMAGE)
+    signing = Signing((await desk.pgp(), desk.sigstore))
+    await desk.copy(desk.place("a/b:1"), desk.place("c/d:2"), signing=signing)
+    both = (desk.signed_by, desk.sigstore_signed)
+    for goal in (f"dir:{tmp_path}/dir", f"containers-storage:[overlay@{tmp_path}/graph+{tmp_path}/run]x/y:1"):
+        await desk.copy(desk.place("c/d:2"), goal, *both)
+        again = [
+            each | {"signedIdentity": {"type": "exactRepository", "dockerRepository": desk.place("c/d")[9:]}}
+            for each in both
+        ]
+        await desk.copy(goal, f"oci:{tmp_path}/layout", *again)
+        with pytest.raises(PolicyError):
+            await desk.copy(goal, f"oci:{tmp_path}/other", *again[:1], {**again[1], "keyPath": "/none"})
+    with pytest.raises(PolicyError):
+        await desk.copy(desk.place("a/b:1"), desk.place("e/f:1"), desk.signed_by)
+    # Signed where it is; what was there before stays, and nothing is there twice.
+    for _ in range(2):
+        await desk.copy(desk.place("c/d:2"), desk.place("c/d:3"), signing=Signing((desk.sigstore,)))
+    await desk.copy(desk.place("c/d:2"), f"dir:{tmp_path}/third", *both)
+    await desk.copy(desk.place("c/d:3"), f"dir:{tmp_path}/fourth", desk.sigstore_signed)
+
+
+async def test_of_an_index_everything_is_signed(desk: Desk, tmp_path: Path) -> None:
+    desk.registry.add_image("a/b", "1", INDEX)
+    everything = Selection(Instances.ALL)
+    signing = Signing((await desk.pgp(), desk.sigstore))
+    await desk.copy(desk.place("a/b:1"), desk.place("c/d:1"), selection=everything, signing=signing)
+    for digest in (INDEX.manifest.digest, *(each.manifest.digest for each in INDEX.images)):
+        assert desk.registry.manifest("c/d", digest.replace(":", "-") + ".sig") is not None
+        assert len(read_signature_files(tmp_path / f"lookaside/c/d@{digest.replace(':', '=')}", "")) == 1
+    both = (desk.signed_by, desk.sigstore_signed)
+    await desk.copy(desk.place("c/d:1"), f"dir:{tmp_path}/all", *both, selection=everything)
+    names = sorted(path.name for path in (tmp_path / "all").glob("*signature-*"))
+    digests = [each.manifest.digest.removeprefix("sha256:") for each in INDEX.images]
+    assert names == sorted(
+        [*(f"{each}.signature-{n}" for each in digests for n in (1, 2)), "signature-1", "signature-2"]
+    )
+    one = [
+        each | {"signedIdentity": {"type": "exactReference", "dockerReference": desk.place("c/d:1")[9:]}}
+        for each in both
+    ]
+    await desk.copy(f"dir:{tmp_path}/all", f"dir:{tmp_path}/one", *one)
+    assert sorted(path.name for path in (tmp_path / "one").glob("*signature-*")) == ["signature-1", "signature-2"]
+    await desk.copy(f"dir:{tmp_path}/one", f"oci:{tmp_path}/layout", *one)
+
+
+async def test_what_would_invalidate_signatures(desk: Desk, tmp_path: Path) -> None:
+    desk.registry.add_image("a/b", "1", IMAGE)
+    signing = Signing((desk.sigstore,))
+    await desk.copy(desk.place("a/b:1"), desk.place("a/b:1"), signing=signing)
+    for goal in (f"dir:{tmp_path}/dir", desk.place("c/d:1")):
+        with pytest.raises(UsageError, match="is signed, and would be changed"):
+            await desk.copy(desk.place("a/b:1"), goal, format=ManifestFormat.V2S2)
+        unsigned = Signing(removes=True)
+        copied = await desk.copy(desk.place("a/b:1"), goal, format=ManifestFormat.V2S2, signing=unsigned)
+        assert str(copied.digest) != IMAGE.manifest.digest
+    assert not [*(tmp_path / "dir").glob("signature-*")]
+    # Signed anew, it is what it has become that is signed.
+    await desk.copy(
+        desk.place("a/b:1"),
+        desk.place("e/f:1"),
+        format=ManifestFormat.V2S2,
+        signing=Signing((desk.sigstore,), removes=True),
+    )
+    await desk.copy(desk.place("e/f:1"), f"dir:{tmp_path}/new", desk.sigstore_signed)
+
+
+async def test_places_that_hold_no_signatures(desk: Desk, tmp_path: Path) -> None:
+    desk.registry.add_image("a/b", "1", IMAGE)
+    signing = Signing((desk.sigstore,))
+    with pytest.raises(UsageError, match="cannot hold signatures"):
+        await desk.copy(desk.place("a/b:1"), f"oci:{tmp_path}/layout", signing=signing)
+    with pytest.raises(UsageError, match="no name at the destination"):
+        await desk.copy(desk.place("a/b:1"), f"dir:{tmp_path}/dir", signing=signing)
+    named = Signing((desk.sigstore,), identity=parse_reference("a.example/b:1"))
+    await desk.copy(desk.place("a/b:1"), f"dir:{tmp_path}/dir", signing=named)
+    exact = {"signedIdentity": {"type": "exactReference", "dockerReference": "a.example/b:1"}}
+    await desk.copy(f"dir:{tmp_path}/dir", f"oci:{tmp_path}/layout", desk.sigstore_signed | exact)
+    desk.configure(lookaside=desk.place("x")[:-2].replace("docker:", "http:"))
+    with pytest.raises(ConfigurationError, match="use-sigstore-attachments"):
+        await desk.copy(desk.place("a/b:1"), desk.place("c/d:1"), signing=signing)
+    with pytest.raises(ConfigurationError, match="lookaside-staging"):
+        await desk.copy(desk.place("a/b:1"), desk.place("c/d:1"), signing=Signing((await desk.pgp(),)))
+    assert desk.registry.manifest("c/d", "1") is None
+
+
+async def test_the_registrys_own_place(desk: Desk) -> None:
+    desk.registry.add_image("a/b", "1", IMAGE)
+    path = f"/extensions/v2/a/b/signatures/{IMAGE.manifest.digest}"
+    there = SimpleSignature(b"\x90there")
+    listed = [{"schemaVersion": 2, "name": "x", "type": "atomic", "content": "kHRoZXJl"}]
+    desk.registry.on("/v2/", header("X-Registry-Supports-Signatures", "1"), times=None)
+    desk.registry.on(path, status(200, json.dumps({"signatures": listed}).encode()), times=None)
+    desk.registry.on(path, status(201), times=None, method="PUT")
+    reference = parse_reference(f"{desk.registry.address}/a/b:1")
+    async with RegistryClient(ACCESS) as client:
+        sink = RegistrySink(client, reference, of_reference(reference), Gate(desk.options).directory)
+        digest = Digest.parse(IMAGE.manifest.digest)
+        await sink.put_signatures(digest, (there, SimpleSignature(b"\x90new")), is_instance=False)
+    (put,) = [request for request in desk.registry.asked(path) if request.method == "PUT"]
+    sent = json.loads(put.body)
+    assert (sent["schemaVersion"], sent["type"], sent["content"]) == (2, "atomic", "kG5ldw==")
+    assert sent["name"].startswith(f"{digest}@")
+
+
+def test_files_are_added_and_never_replaced(tmp_path: Path) -> None:
+    first, second = SimpleSignature(b"\x90one"), SigstoreSignature(SIGSTORE_TYPE, b"{}", {"a": "b"})
+    place = tmp_path / "new/place"
+    add_signature_files(place, [first])
+    add_signature_files(place, [first, second])
+    assert read_signature_files(place, "") == (first, second)
+    assert sorted(path.name for path in place.iterdir()) == ["signature-1", "signature-2"]
+    assert (place / "signature-1").stat().st_mode & 0o777 == 0o644
+    (place / "signature-3").write_bytes(b"nonsense")
+    with pytest.raises(DocumentError):
+        add_signature_files(place, [SimpleSignature(b"\x90three")])
+    (place / "signature-3").unlink()
+    add_signature_files(place, [SimpleSignature(b"\x90%d" % number) for number in range(SIGNATURES_LIMIT - 2 - 1)])
+    with pytest.raises((StoreWriteError, DocumentError)):
+        add_signature_files(place, [SimpleSignature(b"\x90a"), SimpleSignature(b"\x90b")])
