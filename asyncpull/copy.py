@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from asyncpull.access import Access
+from asyncpull.blobinfo import BlobInfoCache
 from asyncpull.copyplan import CopyOptions, Instances
 from asyncpull.destination.opening import open_destination
 from asyncpull.errors import UsageError
@@ -68,8 +69,9 @@ class Copier:
 
     ``source`` and ``destination`` say how either side is reached. ``platform`` is that of this machine unless given;
     it chooses from an index, where one instance is wanted. ``trust`` says which policy decides about what is copied,
-    that of this machine if not given. ``reporter`` hears of every copy's progress, on the event
-    loop. A Copier belongs to the event loop that entered it.
+    that of this machine if not given. ``reporter`` hears of every copy's progress, on the event loop. ``blob_info`` is
+    the file that says which registry has which blob (``blobinfo.cache_path`` is podman's), and is told; None for none.
+    A Copier belongs to the event loop that entered it.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Copier:
         limits: Limits | None = None,
         reporter: Reporter | None = None,
         trust: TrustOptions | None = None,
+        blob_info: Path | None = None,
     ) -> None:
         self._gate = Gate(trust)
         self._source, self._destination = source or Access(), destination or source or Access()
@@ -89,6 +92,7 @@ class Copier:
         self._events = EventHub(reporter or Silent())
         self._numbers = itertools.count(1)
         self._clients: dict[int, RegistryClient] = {}
+        self._blob_info = blob_info
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -160,6 +164,7 @@ class Copier:
                     memory=limits.memory,
                 )
             )
+            cache = await opened.enter_async_context(BlobInfoCache(self._blob_info))
             transfer = Transfer(
                 origin,
                 target,
@@ -167,6 +172,8 @@ class Copier:
                 room,
                 tell,
                 repositories=(*_repositories(source), *options.repositories),
+                repository=next(iter(_repositories(destination)), None),
+                cache=cache,
                 at_once=limits.max_parallel_downloads,
             )
             return await ImageCopy(transfer, options, self._platform, notary).run()
@@ -227,9 +234,9 @@ def _location(place: str | Location) -> Location:
     return parse_location(place) if isinstance(place, str) else place
 
 
-def _repositories(source: Location) -> tuple[str, ...]:
-    """Where a registry has the blobs of ``source``, if it is one."""
-    return (source.reference.name,) if isinstance(source, RegistryLocation) else ()
+def _repositories(place: Location) -> tuple[str, ...]:
+    """The repository that ``place`` is, if it is one."""
+    return (place.reference.name,) if isinstance(place, RegistryLocation) else ()
 
 
 def _room(wanted: Path | None, opened: AsyncExitStack) -> Path:

@@ -16,6 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from asyncpull.blobinfo import BlobInfoCache
 from asyncpull.content import FileContent, Front, HeldContent, fetched, linker, lying, nameless_file, received
 from asyncpull.fetch.afresh import use_fetched
 from asyncpull.fetch.fetcher import NotWantedError
@@ -62,8 +63,9 @@ class Transfer:
     """Moves blobs from ``source`` to ``destination``, at most ``at_once`` at a time.
 
     ``fetcher`` receives what comes from registries into spools in ``room``, a directory in which files without a name
-    can be made too. ``repositories`` are where a registry may have the blobs, as ``domain/path``. ``bytes_copied``
-    counts the bytes that the destination was given.
+    can be made too. ``repositories`` are where a registry may have the blobs, as ``domain/path``, and ``repository`` is
+    the destination, if it is at one; ``cache`` knows of more, and is told. ``bytes_copied`` counts the bytes that the
+    destination was given.
     """
 
     def __init__(
@@ -75,11 +77,14 @@ class Transfer:
         tell: Teller,
         *,
         repositories: tuple[str, ...] = (),
+        repository: str | None = None,
+        cache: BlobInfoCache | None = None,
         at_once: int = 6,
     ) -> None:
         self.source, self.destination, self.room, self.tell = source, destination, room, tell
         self._fetcher = fetcher
-        self._repositories = repositories
+        self._repositories, self._repository = repositories, repository
+        self._cache = cache or BlobInfoCache(None)
         self._slots = asyncio.Semaphore(at_once)
         self._jobs: dict[Digest, asyncio.Future[None]] = {}
         self._made: dict[tuple[Digest, Compression], asyncio.Task[Recompressed]] = {}
@@ -164,9 +169,19 @@ class Transfer:
             await self._fetch(blob)
 
     async def _is_there(self, blob: Descriptor) -> bool:
-        if await self.destination.has_blob(blob):
-            return True
-        return bool(self._repositories) and await self.destination.mount_blob(blob, self._repositories)
+        if not await self.destination.has_blob(blob):
+            repositories = self._repositories
+            if self._repository is not None:
+                repositories += await self._cache.locations(blob.digest, self._repository.partition("/")[0])
+            if not repositories or not await self.destination.mount_blob(blob, repositories):
+                return False
+        self._remember(blob)
+        return True
+
+    def _remember(self, blob: Descriptor) -> None:
+        """Take note that the destination has a blob."""
+        if self._repository is not None:
+            self._cache.record_location(blob.digest, self._repository)
 
     async def _remake(
         self, blob: Descriptor, to: Compression, level: int | None, diff_id: Digest | None
@@ -192,7 +207,9 @@ class Transfer:
                 async with FileContent(
                     new, fd, mover=mover, is_verified=True, on_read=self._teller(PutAdvanced, new)
                 ) as content:
-                    if await self.destination.has_blob(new):
+                    self._cache.record_contents(blob.digest, made.diff_id, made.before)
+                    self._cache.record_contents(made.digest, made.diff_id, made.after)
+                    if await self._is_there(new):
                         self.tell(LayerReused, digest=str(new.digest), size=new.size)
                     else:
                         await self._put(new, content)
@@ -208,6 +225,7 @@ class Transfer:
         if is_fetched:
             self.tell(FetchCompleted, digest=str(blob.digest), size=blob.size)
         self.bytes_copied += blob.size
+        self._remember(blob)
         self.tell(PutCompleted, digest=str(blob.digest), size=blob.size)
 
     async def _fetch(self, blob: Descriptor) -> None:

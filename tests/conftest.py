@@ -35,6 +35,7 @@ def private_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))
+    monkeypatch.setenv("ASYNCPULL_BLOB_INFO_CACHE", str(home / "blob-info.sqlite"))  # root's is the machine's
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asyncpull.access import Access
+from asyncpull.blobinfo import FILE, BlobInfoCache
 from asyncpull.copy import Copier
 from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection, parse_selection
 from asyncpull.errors import (
@@ -31,6 +33,7 @@ from asyncpull.spec.mediatype import DOCKER_SCHEMA1_SIGNED
 from asyncpull.spec.source import RebuildingSource
 from asyncpull.transfer import HELD_BYTES
 from tests.support import images
+from tests.support.docker_registry import docker_registry, is_installed
 from tests.support.pulls import AMD64, HURRY, Heard, layer, open_fds
 from tests.support.registry_faults import flip, hold, status
 from tests.support.registry_simulator import RegistrySimulator
@@ -375,3 +378,43 @@ async def test_schema_1_cannot_be_preserved(copier: Copier, tmp_path: Path) -> N
     with pytest.raises(UsageError, match="schema 1"):
         await copier.copy(f"dir:{tmp_path / 'old'}", f"dir:{tmp_path / 'new'}", CopyOptions(preserve_digests=True))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not is_installed(), reason="the package docker-registry is not installed")
+async def test_a_blob_is_mounted_from_where_the_cache_knows_it(tmp_path: Path) -> None:
+    images.write_directory(tmp_path / "image", IMAGE)
+    known = tmp_path / "cache" / FILE
+    size = sum(len(blob.data) for blob in IMAGE.blobs)
+    with docker_registry(tmp_path / "registry") as registry:
+
+        async def copy(repository: str, blob_info: Path | None) -> int:
+            async with Copier(source=ACCESS, platform=AMD64, blob_info=blob_info) as copier:
+                copied = await copier.copy(f"dir:{tmp_path / 'image'}", f"docker://{registry.address}/{repository}:1")
+            return copied.bytes_copied
+
+        assert await copy("first", known) == size
+        async with BlobInfoCache(known) as cache:
+            for blob in IMAGE.blobs:
+                found = await cache.locations(Digest.parse(blob.digest), registry.address)
+                assert found == (f"{registry.address}/first",)
+        assert await copy("second", None) == size
+        assert await copy("third", known) == 0
+        mounted = [request for request in registry.requests() if "from=first" in request]
+        assert len(mounted) == len(IMAGE.blobs)
+        # What the cache says and is true no longer costs a question, and no more.
+        shutil.rmtree(registry.data / "docker/registry/v2/repositories/first")
+        shutil.rmtree(registry.data / "docker/registry/v2/repositories/third")
+        assert await copy("fourth", known) == size
+
+
+async def test_what_was_compressed_anew_is_known_afterwards(tmp_path: Path) -> None:
+    images.write_directory(tmp_path / "image", IMAGE)
+    known = tmp_path / "cache" / FILE
+    async with Copier(source=ACCESS, platform=AMD64, blob_info=known) as copier:
+        options = CopyOptions(compression=Compression.ZSTD, force_compression=True)
+        await copier.copy(f"dir:{tmp_path / 'image'}", f"oci:{tmp_path / 'layout'}:1", options)
+    async with BlobInfoCache(known) as cache:
+        for blob, diff_id in zip(IMAGE.layers, IMAGE.diff_ids, strict=True):
+            assert str(await cache.diff_id(Digest.parse(blob.digest))) == diff_id
+            found = await cache.candidates(Digest.parse(blob.digest), "nowhere.example")
+            assert Compression.ZSTD in [each.compression for each in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,13 @@ _COMPRESSIONS = ("gzip", "zstd", "none")
 @click.option("--foreign-layers", is_flag=True, help="Copy also layers that are to be had elsewhere.")
 @click.option("--digestfile", type=click.Path(path_type=Path), metavar="FILE", help="Write the digest there.")
 @click.option("--retry-times", metavar="N", type=click.IntRange(min=0), help="How often a failed request is repeated.")
+@click.option(
+    "--blob-info-cache",
+    envvar="ASYNCPULL_BLOB_INFO_CACHE",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What is known about blobs; podman's, if not given.",
+)
 @side_options(SOURCE)
 @side_options(DESTINATION)
 @limit_options
@@ -72,6 +80,7 @@ def copy(
     foreign_layers: bool,
     digestfile: Path | None,
     retry_times: int | None,
+    blob_info_cache: Path | None,
     max_parallel_downloads: int | None,
     bandwidth: int | None,
     platform: str | None,
@@ -86,7 +95,9 @@ def copy(
     docker-archive:FILE[:REF], docker-daemon:REF, containers-storage:NAME; tarball:FILE as SRC. Of an index the instance
     for the platform is copied, unless --all or --multi-arch say otherwise.
     """
+    from asyncpull.blobinfo import cache_path
     from asyncpull.copyplan import COMPRESSIONS, CopyOptions, ManifestFormat
+    from asyncpull.registry.credentials import user_id
     from asyncpull.retry import RetryPolicy
     from asyncpull.spec.location import StorageLocation, parse_location
     from asyncpull.spec.reference import parse_reference
@@ -112,6 +123,7 @@ def copy(
     if any(isinstance(each, StorageLocation) for each in places):
         namespace.enter()
     retry = None if retry_times is None else RetryPolicy(attempts=retry_times + 1)
+    blob_info = blob_info_cache or cache_path(os.environ, user_id(os.environ))
     access = [side_access(side, sides, settings, retry) for side in (SOURCE, DESTINATION)]
 
     async def work() -> int:
@@ -120,7 +132,12 @@ def copy(
 
         with reporter_for(settings) as reporter:
             async with Copier(
-                source=access[0], destination=access[1], platform=wanted, limits=limits, reporter=reporter
+                source=access[0],
+                destination=access[1],
+                platform=wanted,
+                limits=limits,
+                reporter=reporter,
+                blob_info=blob_info,
             ) as copier:
                 copied = await copier.copy(*places, options)
         if digestfile is not None:
