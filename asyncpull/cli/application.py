@@ -33,6 +33,7 @@ _VERBS = {
     "containers": ("listing", "List containers."),
     "inspect": ("inspect", "Summarise an image, or show its exact documents."),
     "digest": ("inspect", "Print the digest that a reference has now."),
+    "manifest-digest": ("inspect", "Print the digest of a manifest in a file."),
     "tags": ("tags", "List the tags of a repository."),
     "verify": ("verify", "Say whether the policy accepts an image, and why not."),
     "delete": ("delete", "Delete an image on a registry, in an image layout or in a store."),
@@ -67,7 +68,7 @@ class _Verbs(click.Group):
         if cmd_name not in _VERBS:
             return None
         module = importlib.import_module(f"asyncpull.cli.verbs.{_VERBS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from asyncpull.cli.opening import locate, open_store, registry_access
+from asyncpull.cli.opening import access_to, registry_access
 from asyncpull.errors import StoreCorruptError, UsageError
+from asyncpull.memberindex import open_members
 from asyncpull.registry.client import RegistryClient
-from asyncpull.resolve import resolve_image, resolve_manifest
-from asyncpull.source.registry import RegistrySource
+from asyncpull.resolve import resolve_manifest
+from asyncpull.source.local import read_small
+from asyncpull.source.opening import open_source
 from asyncpull.spec.fields import Fields
-from asyncpull.spec.manifest import Index, Manifest, parse_document
+from asyncpull.spec.location import (
+    DockerArchiveLocation,
+    LayoutArchiveLocation,
+    LayoutLocation,
+    RegistryLocation,
+    StorageLocation,
+    parse_location,
+)
+from asyncpull.spec.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Index, Manifest, parse_document
 from asyncpull.spec.platform import host_platform
 from asyncpull.spec.reference import parse_reference
+from asyncpull.spec.schema1 import document_digest
+from asyncpull.store.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from asyncpull.cli.settings import Settings
+    from asyncpull.source.layout import LayoutReader
     from asyncpull.spec.platform import Platform
-    from asyncpull.store.store import Store
     from asyncpull.store.views import ImageRecord
 
 
@@ -35,54 +50,70 @@ class LocatedImage:
 
 async def digest_of(reference: str, wanted: Platform | None, settings: Settings) -> str:
     """The digest that ``reference`` has: of the index if there is one, or of the instance for ``wanted``."""
-    located = locate(reference)
-    if located.is_in_store:
-        async with open_store(settings) as store:
-            return (await store.image(located.name)).digest
-    parsed = parse_reference(located.name)
-    async with RegistryClient(registry_access(settings)) as client:
-        source = RegistrySource(client, parsed)
+    location, access = parse_location(reference), access_to(settings)
+    if isinstance(location, StorageLocation):
+        async with Store.open(access.store_at(location)) as store:
+            return (await store.image(location.name)).digest
+    async with open_source(location, access) as source:
         if wanted is None:
             return str(await source.digest())
-        return str((await resolve_manifest(source, parsed, wanted))[1].digest)
+        return str((await resolve_manifest(source, reference, wanted))[1].digest)
 
 
 async def tags_of(repository: str, settings: Settings) -> tuple[str, tuple[str, ...]]:
-    """The full name of ``repository``, and its tags as its registry lists them."""
-    located = locate(repository)
-    if located.is_in_store:
-        raise UsageError("tags are listed of a registry, not of the store", "asyncpull images lists the store")
-    if "@" in located.name or ":" in located.name.rpartition("/")[2]:
-        raise UsageError(f"{repository}: no tag or digest is wanted here, all tags of the repository are listed")
-    parsed = parse_reference(located.name)
-    async with RegistryClient(registry_access(settings)) as client:
-        return parsed.name, await client.tags(parsed)
+    """The full name of ``repository``, and its tags as its registry lists them; or those of a layout or an archive."""
+    location = parse_location(repository)
+    match location:
+        case RegistryLocation():
+            if "@" in location.text or ":" in location.text.rpartition("/")[2]:
+                raise UsageError(
+                    f"{repository}: no tag or digest is wanted here, all tags of the repository are listed"
+                )
+            reference = location.reference
+            async with RegistryClient(registry_access(settings)) as client:
+                return reference.name, await client.tags(reference)
+        case LayoutLocation(name=None, number=None) | LayoutArchiveLocation(name=None, number=None):
+            async with open_source(location, access_to(settings)) as source:
+                return str(location), (await cast("LayoutReader", source).index()).names
+        case DockerArchiveLocation(reference=None, number=None):
+            from asyncpull.source.dockerarchive import images_in
+
+            async with open_members(location.path) as members:
+                images = await asyncio.to_thread(images_in, members)
+                return str(location), tuple(dict.fromkeys(tag for image in images for tag in image.tags))
+        case StorageLocation():
+            raise UsageError("tags are listed of a registry, not of the store", "asyncpull images lists the store")
+        case _:
+            raise UsageError(
+                f"{repository}: no tags are listed of that",
+                "of docker://REPO, oci:DIR, oci-archive:FILE, docker-archive:FILE",
+            )
 
 
 async def raw_manifest(reference: str, wanted: Platform | None, settings: Settings) -> bytes:
     """The exact bytes of what ``reference`` names, or of the instance for ``wanted``."""
-    located = locate(reference)
-    if located.is_in_store:
-        async with open_store(settings) as store:
-            return await store.big_data(await store.image(located.name), "manifest")
-    parsed = parse_reference(located.name)
-    async with RegistryClient(registry_access(settings)) as client:
-        source = RegistrySource(client, parsed)
+    async with open_source(parse_location(reference), access_to(settings)) as source:
         if wanted is None:
             return (await source.manifest()).raw
-        return (await resolve_manifest(source, parsed, wanted))[1].raw
+        return (await resolve_manifest(source, reference, wanted))[1].raw
 
 
 async def located_image(reference: str, wanted: Platform | None, settings: Settings) -> LocatedImage:
     """The manifest and config that ``reference`` stands for."""
-    located = locate(reference)
-    if located.is_in_store:
-        async with open_store(settings) as store:
-            return await _stored(await store.image(located.name), store)
-    parsed = parse_reference(located.name)
-    async with RegistryClient(registry_access(settings)) as client:
-        resolved = await resolve_image(RegistrySource(client, parsed), parsed, wanted or host_platform())
-    return LocatedImage(parsed.name, str(resolved.digest), resolved.manifest, resolved.config.raw)
+    location, access = parse_location(reference), access_to(settings)
+    if isinstance(location, StorageLocation):
+        async with Store.open(access.store_at(location)) as store:
+            return await _stored(await store.image(location.name), store)
+    async with open_source(location, access) as source:
+        index, manifest = await resolve_manifest(source, reference, wanted or host_platform())
+        config = await source.blob_bytes(manifest.config, CONFIG_LIMIT)
+    name = location.reference.name if isinstance(location, RegistryLocation) else ""
+    return LocatedImage(name, str((index or manifest).digest), manifest, config)
+
+
+def manifest_digest(path: Path) -> str:
+    """The digest of the manifest in a file; of schema 1 without its signatures. Raises SourceError, DocumentError."""
+    return str(document_digest(read_small(path, MANIFEST_LIMIT)))
 
 
 async def _stored(record: ImageRecord, store: Store) -> LocatedImage:

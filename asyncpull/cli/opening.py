@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import TypeVar
 
+    from asyncpull.access import Access
     from asyncpull.cli.settings import Settings
     from asyncpull.limits import Limits
     from asyncpull.registry.config import RegistryAccess
@@ -24,24 +25,6 @@ if TYPE_CHECKING:
     from asyncpull.trust.policyfile import TrustOptions
 
     Decorated = TypeVar("Decorated", bound=Callable[..., object])
-
-_STORE_TRANSPORT = "containers-storage:"
-_REGISTRY_TRANSPORT = "docker://"
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """Where an image is: ``name`` on a registry, or ID or name in the store."""
-
-    name: str
-    is_in_store: bool
-
-
-def locate(text: str) -> Located:
-    """Take the transport from ``text``; without one it is docker://."""
-    if text.startswith(_STORE_TRANSPORT):
-        return Located(text.removeprefix(_STORE_TRANSPORT), is_in_store=True)
-    return Located(text.removeprefix(_REGISTRY_TRANSPORT), is_in_store=False)
 
 
 def store_config(settings: Settings) -> StoreConfig:
@@ -85,6 +68,13 @@ def trust_options(settings: Settings) -> TrustOptions:
     from asyncpull.trust.policyfile import TrustOptions
 
     return TrustOptions(_path(settings.policy), settings.insecure_policy, _path(settings.registries_d))
+
+
+def access_to(settings: Settings) -> Access:
+    """How the place of any location is reached, by the global options alone."""
+    from asyncpull.access import Access
+
+    return Access(registry_access(settings), store=store_config(settings))
 
 
 def _path(text: str | None) -> Path | None:

@@ -110,7 +110,7 @@ def _read_image(
     image: _Image, members: MemberIndex, reference: Reference | None, number: int | None, stop: threading.Event
 ) -> None:
     """Fill ``image``, which is to be closed also after an error; ends early when ``stop`` is set."""
-    chosen = choose_image(_images(members), reference, number, members.path)
+    chosen = choose_image(images_in(members), reference, number, members.path)
     raw = members.document(chosen.config, CONFIG_LIMIT)
     config = ImageConfig.from_bytes(raw)
     if len(config.diff_ids) != len(chosen.layers):
@@ -123,7 +123,8 @@ def _read_image(
     image.blobs[config.digest] = members.extent(chosen.config)
 
 
-def _images(members: MemberIndex) -> tuple[ArchivedImage, ...]:
+def images_in(members: MemberIndex) -> tuple[ArchivedImage, ...]:
+    """The images of an open archive. Raises DocumentError, SourceError. Blocks."""
     if not members.has(MANIFEST):
         hint = None
         if members.has("oci-layout"):

@@ -85,6 +85,12 @@ class LayoutIndex:
         """That of a layout without images."""
         return cls(where, (), _EMPTY)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the images that have one, each once."""
+        found = (each.annotations.get(REF_NAME) or each.annotations.get(IMAGE_NAME) for each in self.entries)
+        return tuple(dict.fromkeys(name for name in found if name))
+
     def choose(self, name: str | None, number: int | None) -> Descriptor:
         """The entry with that name or number; the only one, where neither is given.
 

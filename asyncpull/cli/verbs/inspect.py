@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from asyncpull.cli import exit_codes
@@ -20,7 +22,7 @@ from asyncpull.errors import UsageError
 @global_options
 @click.pass_obj
 def inspect(session: Session, /, reference: str, raw: bool, config: bool, **platform: str | None) -> int:
-    """Summarise an image as JSON: of a registry, or with containers-storage: of the store."""
+    """Summarise an image as JSON, wherever it is: REF is docker://REF, oci:DIR[:NAME], containers-storage:NAME …"""
     if raw and config:
         raise UsageError("--raw and --config exclude each other")
     wanted, settings = wanted_platform(**platform), session.settings
@@ -61,3 +63,19 @@ def digest(session: Session, /, reference: str, **platform: str | None) -> int:
         return exit_codes.DONE
 
     return run(settings, work)
+
+
+@click.command("manifest-digest")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@global_options
+@click.pass_obj
+def manifest_digest(session: Session, file: Path) -> int:
+    """Print the digest of a manifest in a file; of schema 1 it is that without the signatures."""
+    from asyncpull.cli import lookup
+
+    found = lookup.manifest_digest(file)
+    if session.settings.json:
+        write_json({"file": str(file), "digest": found})
+    else:
+        write_lines([found])
+    return exit_codes.DONE

@@ -15,7 +15,7 @@ from asyncpull.cli.settings import Session, global_options
 @global_options
 @click.pass_obj
 def tags(session: Session, /, repository: str) -> int:
-    """List the tags of a repository, as its registry does: one per line."""
+    """List the tags of a repository, as its registry does, or the names in a layout or an archive: one per line."""
     settings = session.settings
 
     async def work() -> int:
