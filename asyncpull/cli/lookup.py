@@ -78,7 +78,7 @@ async def tags_of(repository: str, settings: Settings) -> tuple[str, tuple[str, 
         case DockerArchiveLocation(reference=None, number=None):
             from asyncpull.source.dockerarchive import images_in
 
-            async with open_members(location.path) as members:
+            async with open_members(location.path, follow_links=True) as members:
                 images = await asyncio.to_thread(images_in, members)
                 return str(location), tuple(dict.fromkeys(tag for image in images for tag in image.tags))
         case StorageLocation():

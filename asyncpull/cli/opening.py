@@ -109,7 +109,7 @@ def platform_options(command: Decorated) -> Decorated:
 
 _POLICY_OPTION = click.option(
     "--pull",
-    "policy",
+    "pull_policy",  # --policy is the file that says what is trusted
     type=click.Choice(["always", "missing", "newer", "never"]),
     default="always",
     help="When to ask the registry at all.",

@@ -49,7 +49,7 @@ def prefetch(
     /,
     references: Sequence[str],
     file: str | None,
-    policy: str,
+    pull_policy: str,
     scheduler: str | None,
     max_parallel_downloads: int | None,
     bandwidth: int | None,
@@ -82,7 +82,7 @@ def prefetch(
             async with Puller(
                 store, platform=chosen, access=access, limits=limits, reporter=reporter, trust=trust
             ) as puller:
-                summary = await prefetch_all(puller, wanted, when=PullPolicy(policy))
+                summary = await prefetch_all(puller, wanted, when=PullPolicy(pull_policy))
         if settings.json:
             write_json(summary_as_json(summary))
         else:

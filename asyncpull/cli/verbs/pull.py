@@ -47,7 +47,7 @@ def pull(
     session: Session,
     /,
     references: Sequence[str],
-    policy: str,
+    pull_policy: str,
     all_tags: bool,
     keep_blobs: bool,
     max_parallel_downloads: int | None,
@@ -86,8 +86,8 @@ def pull(
                 trust=trust_options(settings),
             ) as puller:
                 if all_tags:
-                    return show(*await pull_all_tags(puller, choices, PullPolicy(policy)), settings)
-                outcomes = await pull_choices(puller, choices, PullPolicy(policy))
+                    return show(*await pull_all_tags(puller, choices, PullPolicy(pull_policy)), settings)
+                outcomes = await pull_choices(puller, choices, PullPolicy(pull_policy))
         return show(outcomes, references, settings)
 
     return run_with_store(settings, work)
