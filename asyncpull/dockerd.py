@@ -117,7 +117,11 @@ class DaemonClient:
 
         Raises NotFoundError, AuthenticationError, UnavailableError, SourceError, also while it is read.
         """
-        async with self._request("GET", f"/images/get?names={quote(image, safe=':@/')}") as response:
+        name = quote(image, safe=":@/")
+        # podman's service, which speaks this API too, would answer the second request with 500 where there is no image.
+        async with self._request("GET", f"/images/{name}/json"):
+            pass
+        async with self._request("GET", f"/images/get?names={name}") as response:
             yield response.chunks()
 
     async def load(self, archive: Stream) -> None:

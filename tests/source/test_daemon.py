@@ -93,7 +93,7 @@ async def test_a_daemon_that_wants_a_certificate(tmp_path: Path) -> None:
 
 async def test_what_is_not_there(tmp_path: Path) -> None:
     async with DaemonSimulator(tmp_path / "sock") as daemon:
-        with pytest.raises(NotFoundError, match="the docker daemon says: reference does not exist"):
+        with pytest.raises(NotFoundError, match="the docker daemon says: No such image: one:v1"):
             await contents(Access(daemon_host=daemon.host), "one:v1")
     with pytest.raises(UnavailableError, match="there is no such socket"):
         await contents(Access(daemon_host=f"unix://{tmp_path}/nothing"), "one:v1")

@@ -63,6 +63,7 @@ class DaemonSimulator:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/_ping", self._ping)
         app.router.add_get("/v{version}/images/get", self._get)
+        app.router.add_get("/v{version}/images/{name:.+}/json", self._inspect)
         app.router.add_post("/v{version}/images/load", self._load)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
@@ -80,6 +81,11 @@ class DaemonSimulator:
     async def _ping(self, request: web.Request) -> web.Response:
         self.asked.append(f"GET {request.raw_path}")
         return web.Response(text="OK", headers={"Api-Version": self.version} if self.version else {})
+
+    async def _inspect(self, request: web.Request) -> web.Response:
+        if request.match_info["name"] in self.images:
+            return web.json_response({"RepoTags": []})
+        return web.json_response({"message": f"No such image: {request.match_info['name']}"}, status=404)
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(f"GET {request.raw_path}")
