@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tarfile
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +27,7 @@ from tests.support.docker_daemon import docker, docker_daemon
 from tests.support.stores import workplace
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -156,6 +158,38 @@ async def test_podman_loads_our_archives_and_we_read_its_own(peer: Peer, place: 
     config, layers = await contents(f"docker-archive:{place}/theirs.tar:localhost/x:v1")
     assert config == target.config.data
     assert layers == [BASE, TOP]
+
+
+async def listening(socket: Path, service: subprocess.Popen[str]) -> None:
+    """Return when somebody answers at a socket."""
+    end = time.monotonic() + 90
+    while True:
+        try:
+            _, writer = await asyncio.open_unix_connection(socket)
+        except OSError:
+            assert service.poll() is None, service.communicate()
+            assert time.monotonic() < end
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return
+
+
+async def test_the_service_of_podman_is_such_a_daemon_too(peer: Peer, store: SharedStore) -> None:
+    target, socket = plain(BASE, TOP, comment="service"), store.directory / "s"
+    access = Access(daemon_host=f"unix://{socket}")
+    service = peer.start(*store.podman_command, "system", "service", "-t", "0", f"unix://{socket}")
+    try:
+        await listening(socket, service)
+        async with open_destination(parse_location("docker-daemon:localhost/x:v1"), access) as destination:
+            await put(destination, target)
+        assert await contents("docker-daemon:localhost/x:v1", access) == (target.config.data, [BASE, TOP])
+        with pytest.raises(NotFoundError):
+            await contents("docker-daemon:localhost/x:v2", access)
+    finally:
+        service.terminate()
+        service.communicate()
+    assert store.podman("image", "inspect", "--format", "{{.Id}}", "localhost/x:v1") == target.id
 
 
 async def test_archives_are_those_of_skopeo(newest: Peer) -> None:
