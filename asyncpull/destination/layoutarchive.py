@@ -3,6 +3,9 @@
 The blobs wait in a workshop beside the file, where the next copy finds them if this one comes to nothing. The commit
 writes the archive anew, beside the old one, which it replaces in one piece. The same image makes the same bytes. What
 is not a file, such as ``/dev/stdout``, gets the archive as it is written.
+
+An archive of one image also has the ``manifest.json`` that ``docker save`` puts beside a layout, without which dockerd
+loads nothing. Readers of layouts pass it over.
 """
 
 from __future__ import annotations
@@ -18,11 +21,13 @@ from typing import TYPE_CHECKING
 from asyncpull.destination.layout import MEDIA_TYPES
 from asyncpull.destination.tararchive import write_tar
 from asyncpull.destination.workshop import NAME, Workshop, in_thread, open_workshop
-from asyncpull.errors import StoreWriteError, UsageError
+from asyncpull.errors import InvalidReferenceError, StoreWriteError, UsageError
 from asyncpull.scratch import scratch_directory
 from asyncpull.spec.destination import Abilities
+from asyncpull.spec.dockerarchive import MANIFEST, ArchivedImage, format_images
 from asyncpull.spec.layout import BLOBS, INDEX, MARKER, VERSION, LayoutIndex, blob_path
-from asyncpull.spec.manifest import parse_document
+from asyncpull.spec.manifest import Manifest, parse_document
+from asyncpull.spec.reference import parse_reference
 from asyncpull.store.files import sync_file
 
 if TYPE_CHECKING:
@@ -101,12 +106,16 @@ class LayoutArchiveDestination:
     async def commit(self, document: SourceDocument) -> Digest:
         """Write the archive, and let it take the place of the one that was there."""
         await self.put_manifest(document)
-        media_type = parse_document(document.raw, document.media_type, with_artifacts=True).media_type
-        index = LayoutIndex.empty(INDEX).with_image(self.location.name, media_type, document.digest, len(document.raw))
-        members: dict[str, bytes | Path] = {
-            f"{BLOBS}/{blob_path(digest)}": self._kept(digest) for digest in self._blobs
-        }
-        members |= {INDEX: index, MARKER: VERSION}
+        parsed = parse_document(document.raw, document.media_type, with_artifacts=True)
+        name, size = self.location.name, len(document.raw)
+        members: dict[str, bytes | Path] = {_member(digest): self._kept(digest) for digest in self._blobs}
+        members[INDEX] = LayoutIndex.empty(INDEX).with_image(name, parsed.media_type, document.digest, size)
+        members[MARKER] = VERSION
+        if isinstance(parsed, Manifest) and parsed.is_image:
+            blobs = [blob.digest for blob in (parsed.config, *parsed.layers)]
+            if self._blobs.issuperset(blobs):  # else it has layers that are to be had elsewhere only
+                config, *layers = map(_member, blobs)
+                members[MANIFEST] = format_images([ArchivedImage(config, tuple(layers), _tags(name))])
         stop = threading.Event()
         await in_thread(self._path, lambda: self._write(members, stop), stop.set)
         self._workshop.is_done = True
@@ -130,6 +139,20 @@ class LayoutArchiveDestination:
 
     def __repr__(self) -> str:
         return f"<LayoutArchiveDestination {self.name}>"
+
+
+def _member(digest: Digest) -> str:
+    return f"{BLOBS}/{blob_path(digest)}"
+
+
+def _tags(name: str | None) -> tuple[str, ...]:
+    """The name as a tag that docker takes; a tag without a repository says nothing to it."""
+    try:
+        reference = parse_reference(name or "")
+    except InvalidReferenceError:
+        return ()
+    is_tagged = name is not None and name.endswith(f":{reference.tag}")  # and not by default
+    return (str(reference),) if is_tagged else ()
 
 
 def _is_stream(path: Path) -> bool:

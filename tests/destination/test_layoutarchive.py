@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 import tarfile
@@ -56,7 +57,8 @@ async def test_members_are_sorted_and_of_nobody(tmp_path: Path) -> None:
     blobs = sorted(f"blobs/sha256/{blob.digest[7:]}" for blob in (target.manifest, *target.blobs))
     with tarfile.open(tmp_path / "archive") as archive:
         members = archive.getmembers()
-        assert [member.name for member in members] == ["blobs", "blobs/sha256", *blobs, "index.json", "oci-layout"]
+        files = ["index.json", "manifest.json", "oci-layout"]
+        assert [member.name for member in members] == ["blobs", "blobs/sha256", *blobs, *files]
         assert {(member.uid, member.gid, member.mtime, member.uname) for member in members} == {(0, 0, 0, "")}
         assert {member.mode for member in members if member.isfile()} == {0o644}
         for blob in target.blobs:
@@ -66,6 +68,34 @@ async def test_members_are_sorted_and_of_nobody(tmp_path: Path) -> None:
     assert (tmp_path / "archive").stat().st_size % 10240 == 0
     assert stat.S_IMODE((tmp_path / "archive").stat().st_mode) == 0o644
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "src"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tags"),
+    [
+        ("", []),
+        (":1.0", []),
+        (":name", []),
+        (":example.com/a/b", []),
+        (":example.com/a/b:1", ["example.com/a/b:1"]),
+        (":a:1", ["docker.io/library/a:1"]),
+    ],
+)
+async def test_docker_finds_the_image_too(tmp_path: Path, name: str, tags: list[str]) -> None:
+    target = image("a")
+    await copy(target, tmp_path, f"oci-archive:{tmp_path}/archive{name}")
+    with tarfile.open(tmp_path / "archive") as archive:
+        listed = archive.extractfile("manifest.json")
+        assert listed is not None
+        assert json.loads(listed.read()) == [
+            {
+                "Config": f"blobs/sha256/{target.id}",
+                "RepoTags": tags,
+                "Layers": [f"blobs/sha256/{layer.digest[7:]}" for layer in target.layers],
+            }
+        ]
+    async with open_source(parse_location(f"docker-archive:{tmp_path}/archive")) as source:
+        assert str(await source.digest())
 
 
 async def test_the_same_image_makes_the_same_bytes(tmp_path: Path) -> None:

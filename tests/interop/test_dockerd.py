@@ -228,3 +228,14 @@ async def test_others_read_the_layouts_that_we_read(newest: Peer) -> None:
             assert [(layer["digest"], layer["size"]) for layer in ours["layers"]] == [
                 (layer["digest"], layer["size"]) for layer in theirs["layers"]
             ]
+
+
+async def test_an_archive_of_a_layout_is_loaded(newest: Peer, daemon: str) -> None:
+    target = images.image([BASE, TOP], compression=("gzip", "zstd"), comment="in a layout")
+    with workplace(newest) as directory:
+        images.write_layout(directory / "layout", {"1": target})
+        async with Copier() as copier:
+            await copier.copy(f"oci:{directory}/layout:1", f"oci-archive:{directory}/archive:example.com/a/layout:1")
+        said = await asyncio.to_thread(docker, newest, daemon, "load", "--input", str(directory / "archive"))
+    assert "example.com/a/layout:1" in said
+    assert image_id(newest, daemon, "example.com/a/layout:1") == f"sha256:{target.id}"

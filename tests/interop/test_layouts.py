@@ -108,6 +108,8 @@ async def test_the_same_bytes_as_skopeo(source: Path, peer: Peer, place: Path, f
         index = json.loads(theirs_has["index.json"] or b"")
         index = {"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": index["manifests"]}
         theirs_has["index.json"] = json.dumps(index, separators=(",", ":")).encode()
+    if "archive" in form and not many:
+        assert ours_has.pop("manifest.json")  # for dockerd: tests/interop/test_dockerd.py
     assert ours_has == theirs_has
     await assert_reads(form.format(place / "theirs"), target)
     # And they read ours, all of it.
