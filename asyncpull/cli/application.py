@@ -27,6 +27,7 @@ _VERBS = {
     "plan": ("plan", "Show what a pull would do and cost, without fetching a layer."),
     "prefetch": ("prefetch", "Pull many images by one scheduler, and keep going on errors."),
     "copy": ("copy", "Copy an image between any two places."),
+    "sync": ("sync", "Copy many images between registries and directories."),
     "info": ("info", "Show the state of the store."),
     "images": ("listing", "List images."),
     "layers": ("listing", "List layers."),

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from asyncpull.errors import ConfigurationError
 from asyncpull.registry.config import configuration_homes
+from asyncpull.yamlfile import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -116,7 +117,7 @@ def _read(path: Path) -> Iterator[tuple[str | None, Section]]:
     """The sections of one file; the scope is None for ``default-docker``."""
     try:
         with path.open("rb") as file:
-            document = _parsed(path, file.read(_FILE_LIMIT))
+            document = parse_yaml(path, file.read(_FILE_LIMIT))
     except FileNotFoundError:  # removed since the directory was listed
         return
     except OSError as error:
@@ -169,23 +170,3 @@ def _mapping(path: Path, where: str, value: object) -> dict[str, object]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ConfigurationError(f"{path}: {where} is no mapping")
     return value
-
-
-def _parsed(path: Path, raw: bytes) -> object:
-    import yaml
-
-    class Loader(yaml.CSafeLoader):
-        """Safe, and strict about keys that are there twice."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
-            found: dict[object, object] = super().construct_mapping(node, deep)
-            return found
-
-    try:
-        return yaml.load(raw, Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
