@@ -420,8 +420,8 @@ def test_the_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     repository = f"registry.example:5000/team/x@{DIGEST}"
     texts = ["short", "docker.io/library/a:1", repository, "a.closed.example/x", "gone"]
     written = "\n".join(explained(capfdbinary, text, *options) for text in texts)
-    # Where the store is depends on the machine.
-    assert re.sub(r"(?m)^store: .*\n", "", written) == (GOLDEN / "explain.txt").read_text()
+    # Where the store is depends on the machine, and which policy it has.
+    assert re.sub(r"(?m)^(?:store|policy): .*\n", "", written) == (GOLDEN / "explain.txt").read_text()
 
 
 def test_version_1(explain: Explainer) -> None:
@@ -430,3 +430,24 @@ def test_version_1(explain: Explainer) -> None:
     assert [each["registry"] for each in found["candidates"]] == ["registry.example:5000", "docker.io"]
     assert [each["endpoints"][0]["insecure"] for each in found["candidates"]] == [True, False]
     assert explain.only("closed.example/x")["refused"] is not None
+
+
+# ---- the policy
+
+
+def test_the_rule_of_the_policy(explain: Explainer, tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    rules = {"docker": {"a.example": [{"type": "insecureAcceptAnything"}, {"type": "reject"}]}}
+    path.write_text(json.dumps({"default": [{"type": "reject"}], "transports": rules}))
+    (found,) = explain("a.example/b", "--policy", str(path))["policy"]
+    assert found == {
+        "reference": "a.example/b:latest",
+        "policy": str(path),
+        "scope": 'transports.docker."a.example"',
+        "requires": "insecureAcceptAnything, reject",
+    }
+    _, out, _ = explain.run("b.example/b", "--policy", str(path))
+    assert f"\npolicy: default of {path} for b.example/b:latest: reject\n" in out
+    path.write_text("{}")
+    _, out, _ = explain.run("b.example/b", "--policy", str(path))
+    assert f"\npolicy: {path}: default is missing\n" in out

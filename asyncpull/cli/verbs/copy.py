@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from asyncpull.cli import exit_codes, namespace
-from asyncpull.cli.opening import limit_options, platform_options, wanted_limits, wanted_platform
+from asyncpull.cli.opening import limit_options, platform_options, trust_options, wanted_limits, wanted_platform
 from asyncpull.cli.output import write_json
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
 from asyncpull.cli.sides import DESTINATION, SOURCE, side_access, side_options
+from asyncpull.cli.signing import signing_options, wanted_passphrase, wanted_signing
 from asyncpull.errors import StoreWriteError, UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ _COMPRESSIONS = ("gzip", "zstd", "none")
 )
 @side_options(SOURCE)
 @side_options(DESTINATION)
+@signing_options
 @limit_options
 @platform_options
 @global_options
@@ -87,7 +89,7 @@ def copy(
     override_os: str | None,
     override_arch: str | None,
     override_variant: str | None,
-    **sides: object,
+    **values: object,
 ) -> int:
     """Copy an image from SRC to DST, which is what it was until all of it is there.
 
@@ -124,7 +126,8 @@ def copy(
         namespace.enter()
     retry = None if retry_times is None else RetryPolicy(attempts=retry_times + 1)
     blob_info = blob_info_cache or cache_path(os.environ, user_id(os.environ))
-    access = [side_access(side, sides, settings, retry) for side in (SOURCE, DESTINATION)]
+    access = [side_access(side, values, settings, retry) for side in (SOURCE, DESTINATION)]
+    passphrase = wanted_passphrase(values)
 
     async def work() -> int:
         from asyncpull.cli.progress.choice import reporter_for
@@ -138,8 +141,9 @@ def copy(
                 limits=limits,
                 reporter=reporter,
                 blob_info=blob_info,
+                trust=trust_options(settings),
             ) as copier:
-                copied = await copier.copy(*places, options)
+                copied = await copier.copy(*places, options, await wanted_signing(values, passphrase))
         if digestfile is not None:
             _write_digest(digestfile, copied)
         if settings.json:

@@ -9,7 +9,7 @@ import click
 
 from asyncpull.cli import exit_codes
 from asyncpull.cli.complaint import single_line
-from asyncpull.cli.opening import platform_options, registry_access, wanted_platform
+from asyncpull.cli.opening import platform_options, registry_access, trust_options, wanted_platform
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, Settings, global_options
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from asyncpull.registry.explanation import EndpointExplanation, Explanation, ReferenceExplanation
     from asyncpull.spec.platform import Platform
+
+_POLICY = "{scope} of {policy} for {reference}: {requires}"
 
 
 @click.command("explain")
@@ -45,16 +47,39 @@ def explain(session: Session, /, reference: str, **platform: str | None) -> int:
         registries = await load_registries(access, os.environ, user_id(os.environ))
         keyring = load_keyring(os.environ, access.authfile, registries.credential_helpers)
         explanation = await explained(reference, registries, keyring, Proxies.from_environ(os.environ))
-        store = _store(settings)
+        store, policies = _store(settings), _policies(explanation, settings)
         if settings.json:
-            write_json(as_json(explanation, chosen or host_platform()) | {"store": store})
+            write_json(as_json(explanation, chosen or host_platform()) | {"policy": policies, "store": store})
         else:
             write_lines(as_lines(explanation, chosen or host_platform()))
+            write_lines([_line(0, "policy", each.get("problem") or _POLICY.format(**each)) for each in policies])
             problem = store.get("problem")
             write_lines([_line(0, "store", problem or "{driver} in {graph_root} ({reason})".format(**store))])
         return exit_codes.DONE
 
     return run(settings, work)
+
+
+def _policies(explanation: Explanation, settings: Settings) -> list[dict[str, str]]:
+    """Which rule of the policy counts for each reference; or what is wrong with the policy."""
+    from asyncpull.errors import ConfigurationError
+    from asyncpull.trust.policyfile import load_policy
+    from asyncpull.trust.scopes import of_reference
+
+    found: list[dict[str, str]] = []
+    try:
+        policy = load_policy(trust_options(settings), os.environ)
+    except ConfigurationError as error:
+        return [{"problem": str(error)}]
+    if policy is None:
+        return [{"problem": "there is none, so every image is accepted"}]
+    for explained in explanation.references:
+        rule = policy.rule_for(of_reference(explained.reference))
+        types = ", ".join(requirement.type for requirement in rule.requirements)
+        found.append(
+            {"reference": str(explained.reference), "policy": policy.origin, "scope": rule.scope, "requires": types}
+        )
+    return found
 
 
 def _store(settings: Settings) -> dict[str, str]:
