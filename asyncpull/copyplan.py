@@ -85,7 +85,8 @@ class CopyOptions:
     ``force_compression``. ``level`` is that of gzip or zstd. ``format`` asks for another kind of manifest. ``tags``
     are more names for it, where the destination knows several. ``takes_foreign_layers`` moves also layers whose
     manifest says that they are to be had elsewhere. ``repositories`` are where a
-    registry may have the blobs already, as ``domain/path``, besides the source's.
+    registry may have the blobs already, as ``domain/path``, besides the source's. ``variants`` are compressions in
+    which the index is to have an instance for each platform; where it has none, one is made.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -97,6 +98,7 @@ class CopyOptions:
     tags: tuple[Reference, ...] = ()
     takes_foreign_layers: bool = False
     repositories: tuple[str, ...] = ()
+    variants: tuple[Compression, ...] = ()
 
 
 class Treatment(Enum):

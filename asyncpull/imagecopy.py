@@ -9,19 +9,27 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from asyncpull.copyplan import COMPRESSIONS, Instances, is_left, plan_copy, selected
+from asyncpull.copyplan import COMPRESSIONS, Instances, ManifestFormat, is_left, plan_copy, selected
 from asyncpull.errors import DocumentError, UsageError
 from asyncpull.layer.codec import Compression
 from asyncpull.progress import CommitCompleted, CommitStarted, CopyResolved
-from asyncpull.spec.conversion import convert_index, convert_manifest, replaced_layer
+from asyncpull.spec.conversion import (
+    added_variant,
+    convert_index,
+    convert_manifest,
+    missing_variants,
+    replaced_layer,
+)
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, is_schema1, parse_document
-from asyncpull.spec.mediatype import is_index
+from asyncpull.spec.mediatype import OCI_INDEX, is_index
 from asyncpull.spec.source import RebuildingSource, SourceDocument
 from asyncpull.waiting import run_all
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncpull.copyplan import CopyOptions, CopyPlan, LayerStep
     from asyncpull.notary import Notary
     from asyncpull.spec.digest import Digest
@@ -69,14 +77,16 @@ class ImageCopy:
 
     async def run(self) -> CopiedImage:
         """Do it, and give the name to it in the end. Raises what ``Copier.copy`` raises."""
-        document = await self._source.manifest()
-        if is_schema1(document.raw, document.media_type):
+        before = document = await self._source.manifest()
+        is_judged = is_schema1(document.raw, document.media_type)
+        if is_judged:
             if self._options.preserve_digests:
                 raise UsageError(f"{document.digest} is of schema 1", "copy it without --preserve-digests")
+            await self._notary.admit(document.raw, is_instance=False)
             self._source = await self._transfer.convert(document)
             document = await self._source.manifest()
         parsed = parse_document(document.raw, document.media_type, document.digest, with_artifacts=True)
-        before, is_instance = document, False
+        is_instance = False
         for _ in range(_DEPTH):
             if isinstance(parsed, Manifest) or self._options.selection.instances is not Instances.SYSTEM:
                 break
@@ -90,7 +100,8 @@ class ImageCopy:
                 await self._notary.bring(document.raw)
             document = await self._index(document, parsed, _DEPTH)
         else:
-            await self._notary.admit(document.raw, is_instance=is_instance)
+            if not is_judged:
+                await self._notary.admit(document.raw, is_instance=is_instance)
             document = await self._manifest(document, parsed)
         await self._notary.certify(before.digest, document, is_instance=False)
         self._tell(CommitStarted)
@@ -110,6 +121,7 @@ class ImageCopy:
         if not depth:
             raise DocumentError(f"{self._source.name}: an index in an index in an index")
         wanted = selected(index, self._options.selection, self._platform)
+        missing = self._missing(index) if depth == _DEPTH else ()
 
         async def instance(descriptor: Descriptor) -> tuple[Descriptor, SourceDocument]:
             async with self._slots if depth == _DEPTH else nullcontext():
@@ -124,14 +136,52 @@ class ImageCopy:
                 return descriptor, document
 
         copied = await run_all(instance(descriptor) for descriptor in wanted)
-        return self._edited(document, index, {before.digest: after for before, after in copied})
+        # After all others, whose blobs they are made from.
+        added = await run_all(self._variant(origin, compression) for origin, compression in missing)
+        return self._edited(document, index, {before.digest: after for before, after in copied}, added)
 
-    def _edited(self, document: SourceDocument, index: Index, copied: dict[Digest, SourceDocument]) -> SourceDocument:
+    def _missing(self, index: Index) -> tuple[tuple[Descriptor, str], ...]:
+        """The instances to be added in another compression. Raises UsageError where that cannot be."""
+        missing = missing_variants(index, [_NAMES[each] for each in self._options.variants])
+        if missing and self._options.selection.instances is not Instances.ALL:
+            raise UsageError("a compression is added to an index that is copied as a whole", "copy it with --all")
+        if missing and self._options.preserve_digests:
+            raise UsageError(f"{index.digest} would have to be changed", "copy it without --preserve-digests")
+        return missing
+
+    async def _variant(self, origin: Descriptor, compression: str) -> Descriptor:
+        """Add an instance that is there once more, in another compression; what the index is to say of it."""
+        async with self._slots:
+            options = replace(
+                self._options,
+                format=ManifestFormat.OCI,
+                compression=COMPRESSIONS[compression],
+                level=None,
+                force_compression=True,
+            )
+            document, parsed = await self._document(origin)
+            if isinstance(parsed, Index):
+                raise DocumentError(f"index {origin.digest} is listed as {origin.media_type}")
+            made = await self._manifest(document, parsed, options)
+            await self._destination.put_manifest(made)
+            await self._notary.certify(origin.digest, made, is_instance=True)
+            manifest = parse_document(made.raw, made.media_type, made.digest, with_artifacts=True)
+            return added_variant(origin, cast("Manifest", manifest), compression)
+
+    def _edited(
+        self,
+        document: SourceDocument,
+        index: Index,
+        copied: dict[Digest, SourceDocument],
+        added: Sequence[Descriptor],
+    ) -> SourceDocument:
         """The index as it is to be at the destination. Raises UsageError if it would change and must not."""
         takes = [each for each in self._destination.abilities.media_types if is_index(each)]
         wanted = index.media_type if not takes or index.media_type in takes else takes[0]
         if self._options.format is not None:
             wanted = self._options.format.index_type
+        elif added:
+            wanted = OCI_INDEX
         replaced = {
             before.digest: replace(before, digest=after.digest, size=len(after.raw), media_type=after.media_type or "")
             for before, after in ((each, copied[each.digest]) for each in index.manifests if each.digest in copied)
@@ -139,7 +189,7 @@ class ImageCopy:
         }
         is_stripped = self._options.selection.is_stripped
         dropped = {each.digest for each in index.manifests if is_stripped and each.digest not in copied}
-        edited = convert_index(index, wanted, replaced=replaced, dropped=dropped)
+        edited = convert_index(index, wanted, replaced=replaced, dropped=dropped, added=added)
         return self._document_of(document, index, edited)
 
     def _document_of(
@@ -152,12 +202,17 @@ class ImageCopy:
             raise UsageError(f"{before.digest} would have to be changed", "copy it without --preserve-digests")
         return SourceDocument(after.raw, after.media_type, after.digest)
 
-    async def _manifest(self, document: SourceDocument, manifest: Manifest) -> SourceDocument:
-        """Bring the blobs of a manifest; the document that stands for it at the destination."""
-        abilities, options = self._destination.abilities, self._options
+    async def _manifest(
+        self, document: SourceDocument, manifest: Manifest, other: CopyOptions | None = None
+    ) -> SourceDocument:
+        """Bring the blobs of a manifest; the document that stands for it at the destination.
+
+        With ``other`` options it is one more that is made from it.
+        """
+        abilities, options = self._destination.abilities, other or self._options
         if not manifest.is_image and not abilities.holds_artifacts:
             raise UsageError(f"{self._destination.name} holds images, and {manifest.digest} is none")
-        plan = await self._plan(manifest, is_made=document.is_made)
+        plan = await self._plan(manifest, options, is_made=document.is_made)
         blobs = (manifest.config, *(step.blob for step in plan.steps))
         moved = {blob.digest: blob.size for blob in blobs if not is_left(blob, abilities, options)}
         self._tell(CopyResolved, digest=str(manifest.digest), blobs=len(moved), bytes_to_copy=sum(moved.values()))
@@ -182,12 +237,13 @@ class ImageCopy:
         _, *layers = await run_all((config(), *(layer(step) for step in largest_first)))
         placed = {step.number: made for step, made in zip(largest_first, layers, strict=True)}
         converted = convert_manifest(manifest, plan.media_type, [placed[number] for number in range(len(plan.steps))])
-        self._digests[manifest.digest] = converted.digest
+        if other is None:
+            self._digests[manifest.digest] = converted.digest
         return self._document_of(document, manifest, converted)
 
-    async def _plan(self, manifest: Manifest, *, is_made: bool) -> CopyPlan:
+    async def _plan(self, manifest: Manifest, options: CopyOptions, *, is_made: bool) -> CopyPlan:
         """What is to be done, with what the source has and the destination has already."""
-        abilities, options = self._destination.abilities, self._options
+        abilities = self._destination.abilities
         given = manifest.layers
         if isinstance(self._source, RebuildingSource):
             given = await self._source.layers(manifest)

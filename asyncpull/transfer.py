@@ -130,7 +130,7 @@ class Transfer:
         else:
             front = Front(0, blob.size)
             async with (
-                self._opened(blob, front, None, afresh=False) as fetching,
+                self._opened(blob, front, None, afresh=False, is_for_reading=True) as fetching,
                 fetched(fetching, front, self.room) as content,
             ):
                 yield content
@@ -250,8 +250,9 @@ class Transfer:
             await self._fetcher.discard(blob.digest)
 
     def _opened(
-        self, blob: Descriptor, front: Front, origin: str | None, *, afresh: bool
+        self, blob: Descriptor, front: Front, origin: str | None, *, afresh: bool, is_for_reading: bool = False
     ) -> AbstractAsyncContextManager[FetchingBlob]:
+        """Have a blob of a registry received, unless the destination has it by the time; to be read here, anyway."""
         digest = str(blob.digest)
 
         async def is_missing() -> bool:
@@ -263,7 +264,7 @@ class Transfer:
             on_front=self._teller(FetchAdvanced, blob, front.advance),
             on_retry=lambda reason, delay: self.tell(FetchRetried, digest=digest, reason=reason, delay=delay),
             on_origin=lambda origin: self.tell(FetchServed, digest=digest, origin=origin),
-            still_wanted=is_missing,
+            still_wanted=None if is_for_reading else is_missing,
             afresh=afresh,
             origin=origin,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from asyncpull.errors import (
     AsyncpullError,
     DigestMismatchError,
     NotFoundError,
+    PolicyError,
     SourceError,
     UsageError,
 )
@@ -29,9 +31,10 @@ from asyncpull.source.opening import open_source
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.location import parse_location
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
-from asyncpull.spec.mediatype import DOCKER_SCHEMA1_SIGNED
+from asyncpull.spec.mediatype import DOCKER_SCHEMA1_SIGNED, OCI_LAYER_ZSTD
 from asyncpull.spec.source import RebuildingSource
 from asyncpull.transfer import HELD_BYTES
+from asyncpull.trust.policyfile import TrustOptions
 from tests.support import images
 from tests.support.docker_registry import docker_registry, is_installed
 from tests.support.pulls import AMD64, HURRY, Heard, layer, open_fds
@@ -418,3 +421,61 @@ async def test_what_was_compressed_anew_is_known_afterwards(tmp_path: Path) -> N
             assert str(await cache.diff_id(Digest.parse(blob.digest))) == diff_id
             found = await cache.candidates(Digest.parse(blob.digest), "nowhere.example")
             assert Compression.ZSTD in [each.compression for each in found]
+
+
+async def test_zstd_is_added_to_an_index(copier: Copier, registry: RegistrySimulator, tmp_path: Path) -> None:
+    source = f"docker://{registry.add_image('a/b', '1', INDEX)}"
+    layout = tmp_path / "layout"
+    options = replace(ALL, variants=(Compression.GZIP, Compression.ZSTD))
+    copied = await copier.copy(source, f"oci:{layout}:1", options)
+    assert set(map(str, copied.digests)) == {each.manifest.digest for each in INDEX.images}
+    async with open_source(parse_location(f"oci:{layout}:1")) as written:
+        index = parse_document((await written.manifest()).raw)
+        assert isinstance(index, Index)
+        assert [str(each.digest) for each in index.manifests[:2]] == [each.manifest.digest for each in INDEX.images]
+        assert [each.is_zstd for each in index.manifests] == [False, False, True, True]
+        assert [str(each.platform) for each in index.manifests[2:]] == ["linux/amd64", "linux/arm64"]
+        for before, after in zip(INDEX.images, index.manifests[2:], strict=True):
+            raw = (await written.manifest(after.digest)).raw
+            manifest = parse_document(raw, after.media_type)
+            assert isinstance(manifest, Manifest)
+            assert str(manifest.config.digest) == before.config.digest
+            for blob, diff_id in zip(manifest.layers, before.diff_ids, strict=True):
+                assert blob.media_type == OCI_LAYER_ZSTD
+                packed = (layout / "blobs/sha256" / blob.digest.encoded).read_bytes()
+                tar = subprocess.run(("zstd", "-dc"), input=packed, capture_output=True, check=True).stdout
+                assert str(Digest.of(tar)) == diff_id
+    # Nothing is missing any more, so nothing changes.
+    again = await copier.copy(f"oci:{layout}:1", f"oci:{layout}:2", options)
+    assert again.digest == copied.digest
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        CopyOptions(parse_selection("linux/amd64,linux/arm64"), variants=(Compression.ZSTD,)),
+        replace(ALL, variants=(Compression.ZSTD,), preserve_digests=True),
+    ],
+)
+async def test_a_compression_that_cannot_be_added(
+    copier: Copier, registry: RegistrySimulator, tmp_path: Path, options: CopyOptions
+) -> None:
+    source = f"docker://{registry.add_image('a/b', '1', INDEX)}"
+    with pytest.raises(UsageError):
+        await copier.copy(source, f"oci:{tmp_path / 'layout'}:1", options)
+    assert registry.asked("/blobs/") == []
+
+
+@pytest.mark.parametrize("raw", [as_schema1(SCHEMA1), signed(as_schema1(SCHEMA1))])
+async def test_schema_1_is_judged_before_anything_of_it_is_asked_for(
+    registry: RegistrySimulator, tmp_path: Path, raw: bytes
+) -> None:
+    for blob in SCHEMA1.layers:
+        registry.add_blob(blob.data)
+    registry.add_manifest("a/b", "1", raw, DOCKER_SCHEMA1_SIGNED)
+    (tmp_path / "policy.json").write_text(json.dumps({"default": [{"type": "reject"}]}))
+    async with Copier(source=ACCESS, trust=TrustOptions(policy=tmp_path / "policy.json")) as copier:
+        with pytest.raises(PolicyError):
+            await copier.copy(f"docker://{registry.address}/a/b:1", f"dir:{tmp_path / 'new'}")
+    assert registry.asked("/blobs/") == []
+    assert not (tmp_path / "new").exists()

@@ -45,6 +45,13 @@ _COMPRESSIONS = ("gzip", "zstd", "none")
     is_flag=True,
     help="Also for layers that the destination has already in another compression.",
 )
+@click.option(
+    "--add-compression",
+    "variants",
+    type=click.Choice(["gzip", "zstd"]),
+    multiple=True,
+    help="With --all: add what an index does not have in that compression.",
+)
 @click.option("--dest-decompress", is_flag=True, help="Layers without compression.")
 @click.option("--additional-tag", "tags", metavar="REF", multiple=True, help="One more name, where several are held.")
 @click.option("--foreign-layers", is_flag=True, help="Copy also layers that are to be had elsewhere.")
@@ -77,6 +84,7 @@ def copy(
     dest_compress_format: str | None,
     dest_compress_level: int | None,
     dest_force_compress_format: bool,
+    variants: Sequence[str],
     dest_decompress: bool,
     tags: Sequence[str],
     foreign_layers: bool,
@@ -119,6 +127,7 @@ def copy(
         force_compression=dest_force_compress_format,
         tags=tuple(parse_reference(tag) for tag in tags),
         takes_foreign_layers=foreign_layers,
+        variants=tuple(COMPRESSIONS[each] for each in dict.fromkeys(variants)),
     )
     wanted = wanted_platform(platform, override_os, override_arch, override_variant)
     limits, settings = wanted_limits(max_parallel_downloads, bandwidth), session.settings
