@@ -1,6 +1,7 @@
 """The two sides of a copy: options that begin with ``--src-`` and ``--dest-``, and the access that they describe.
 
-Where a side says nothing of its own, the global options hold for it.
+Where a side says nothing of its own, the global options hold for it. A verb that has one place only has the options
+without a beginning, and of those that are global nothing besides.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SOURCE: Final = "src"
 DESTINATION: Final = "dest"
+ONLY: Final = ""
 
 _DIRECTORY = click.Path(file_okay=False)
 _FILE = click.Path(dir_okay=False)
@@ -33,25 +35,27 @@ _FILE = click.Path(dir_okay=False)
 
 def side_options(side: str) -> Callable[[Decorated], Decorated]:
     """Give a verb the options of one side, ``src`` or ``dest``; their values arrive as ``src_…`` and ``dest_…``."""
-    options = (
+    prefix = _prefix(side)
+    own = (
         click.option(
-            f"--{side}-tls-verify",
+            f"{prefix}tls-verify",
             metavar="[=true|false]",
             type=click.BOOL,
             help="Whether the registry or daemon must have a valid certificate.",
         ),
+        click.option(f"{prefix}authfile", metavar="FILE", type=_FILE, help="Credentials, as podman login writes them."),
+        click.option(f"{prefix}cert-dir", metavar="DIR", type=_DIRECTORY, help="*.crt, *.cert and *.key files."),
+    )
+    options = (
+        *(own if side else ()),
+        click.option(f"{prefix}creds", metavar="USER[:PASSWORD]", help="Credentials for the registry."),
+        click.option(f"{prefix}username", metavar="USER", help="User name for the registry."),
+        click.option(f"{prefix}password", metavar="PASSWORD", help="Password for the registry."),
+        click.option(f"{prefix}no-creds", is_flag=True, help="Without credentials."),
+        click.option(f"{prefix}registry-token", metavar="TOKEN", help="A bearer token for the registry."),
+        click.option(f"{prefix}daemon-host", metavar="URL", help="Where the docker daemon is (docker-daemon:)."),
         click.option(
-            f"--{side}-authfile", metavar="FILE", type=_FILE, help="Credentials, as podman login writes them."
-        ),
-        click.option(f"--{side}-creds", metavar="USER[:PASSWORD]", help="Credentials for the registry."),
-        click.option(f"--{side}-username", metavar="USER", help="User name for the registry."),
-        click.option(f"--{side}-password", metavar="PASSWORD", help="Password for the registry."),
-        click.option(f"--{side}-no-creds", is_flag=True, help="Without credentials."),
-        click.option(f"--{side}-registry-token", metavar="TOKEN", help="A bearer token for the registry."),
-        click.option(f"--{side}-cert-dir", metavar="DIR", type=_DIRECTORY, help="*.crt, *.cert and *.key files."),
-        click.option(f"--{side}-daemon-host", metavar="URL", help="Where the docker daemon is (docker-daemon:)."),
-        click.option(
-            f"--{side}-shared-blob-dir", metavar="DIR", type=_DIRECTORY, help="Where layouts have their blobs (oci:)."
+            f"{prefix}shared-blob-dir", metavar="DIR", type=_DIRECTORY, help="Where layouts have their blobs (oci:)."
         ),
     )
 
@@ -67,15 +71,18 @@ def side_access(side: str, values: Mapping[str, object], settings: Settings, ret
     """How the ``side`` is reached whose options have these ``values``. Raises UsageError."""
     from asyncpull.access import Access
 
+    def name_of(option: str) -> str:
+        return f"{side}_{option}" if side else option
+
     def text(name: str) -> str | None:
-        value = values.get(f"{side}_{name}")
+        value = values.get(name_of(name))
         return value if isinstance(value, str) else None
 
     def path(name: str) -> Path | None:
         value = text(name)
         return None if value is None else Path(value)
 
-    own = values.get(f"{side}_tls_verify")
+    own = values.get(name_of("tls_verify"))
     registry = registry_access(settings)
     registry = replace(
         registry,
@@ -84,10 +91,10 @@ def side_access(side: str, values: Mapping[str, object], settings: Settings, ret
         cert_dir=path("cert_dir") or registry.cert_dir,
         credentials=_credentials(side, text("creds"), text("username"), text("password")),
         token=text("registry_token"),
-        is_anonymous=values.get(f"{side}_no_creds") is True,
+        is_anonymous=values.get(name_of("no_creds")) is True,
     )
     if registry.is_anonymous and (registry.credentials or registry.token):
-        raise UsageError(f"--{side}-no-creds excludes other options that name credentials")
+        raise UsageError(f"{_prefix(side)}no-creds excludes other options that name credentials")
     return Access(
         registry=registry,
         retry=retry,
@@ -97,17 +104,21 @@ def side_access(side: str, values: Mapping[str, object], settings: Settings, ret
     )
 
 
+def _prefix(side: str) -> str:
+    return f"--{side}-" if side else "--"
+
+
 def _credentials(side: str, both: str | None, username: str | None, password: str | None) -> Credentials | None:
     from asyncpull.registry.credentials import Credentials
 
     if both is not None:
         if username is not None or password is not None:
-            raise UsageError(f"--{side}-creds excludes --{side}-username and --{side}-password")
+            raise UsageError(f"{_prefix(side)}creds excludes {_prefix(side)}username and {_prefix(side)}password")
         username, colon, password = both.partition(":")
         if not colon:
             password = click.prompt("Password", hide_input=True, err=True)
     if username is None and password is None:
         return None
     if not username or password is None:
-        raise UsageError(f"--{side}-username and --{side}-password belong together")
+        raise UsageError(f"{_prefix(side)}username and {_prefix(side)}password belong together")
     return Credentials(username, password)

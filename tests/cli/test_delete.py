@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.images import OCI_MANIFEST, image, write_layout
-from tests.support.registry_simulator import RegistrySimulator
+from tests.support.registry_simulator import Basic, RegistrySimulator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,20 @@ async def test_a_manifest_goes_with_its_tags_or_a_tag_alone(command: Command) ->
         ended = await asyncio.to_thread(command, "--tls-verify=false", "delete", f"{name}:t")
         assert (ended.code, ended.out) == (69, "")
         assert "whoever runs the registry has to allow it" in ended.err
+
+
+async def test_who_may_delete_is_said_on_the_command_line(command: Command) -> None:
+    async with RegistrySimulator() as registry:
+        registry.protection = Basic("me", "open:sesame")
+        registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+        arguments = ["--tls-verify=false", "delete", f"docker://{registry.address}/a/b:t"]
+        for wrong, code in (([], 77), (["--no-creds"], 77), (["--creds", "me:x"], 77), (["--username", "me"], 64)):
+            ended = await asyncio.to_thread(command, *arguments, *wrong)
+            assert (ended.code, ended.out) == (code, "")
+        assert registry.manifest("a/b", "t") is not None
+        ended = await asyncio.to_thread(command, *arguments, "--creds", "me:open:sesame")
+        assert ended.code == 0, ended.err
+        assert registry.manifest("a/b", "t") is None
 
 
 def test_a_layout_loses_an_image(command: Command, tmp_path: Path) -> None:

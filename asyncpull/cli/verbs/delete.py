@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from asyncpull.cli import namespace
-from asyncpull.cli.opening import registry_access, store_config
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
+from asyncpull.cli.sides import ONLY, side_access, side_options
 from asyncpull.cli.targets import for_each
 
 if TYPE_CHECKING:
@@ -20,12 +19,10 @@ if TYPE_CHECKING:
 @click.command("delete")
 @click.argument("references", metavar="REF…", nargs=-1, required=True)
 @click.option("--only-tag", is_flag=True, help="Let a registry forget the tag and keep the image, if it can.")
-@click.option(
-    "--shared-blob-dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Where oci: has blobs."
-)
+@side_options(ONLY)
 @global_options
 @click.pass_obj
-def delete(session: Session, /, references: Sequence[str], only_tag: bool, shared_blob_dir: Path | None) -> int:
+def delete(session: Session, /, references: Sequence[str], only_tag: bool, **place: object) -> int:
     """Delete images: docker://REF with all tags of its manifest, oci:DIR[:NAME], containers-storage:NAME.
 
     Prints the digest of each, or the names and the ID that are gone from a store.
@@ -33,15 +30,13 @@ def delete(session: Session, /, references: Sequence[str], only_tag: bool, share
     from asyncpull.spec.location import StorageLocation, parse_location
 
     settings = session.settings
+    access = side_access(ONLY, place, settings, None)
     locations = {text: parse_location(text) for text in references}
     if any(isinstance(each, StorageLocation) for each in locations.values()):
         namespace.enter()
 
     async def work() -> int:
-        from asyncpull.access import Access
         from asyncpull.deletion import delete_image
-
-        access = Access(registry=registry_access(settings), shared_blobs=shared_blob_dir, store=store_config(settings))
 
         async def act(text: str) -> tuple[str, ...]:
             return await delete_image(locations[text], access, only_tag=only_tag)
