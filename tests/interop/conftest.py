@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.docker_daemon import docker_daemon
 from tests.support.docker_registry import Registry, docker_registry, is_installed
 from tests.support.peers import Peer, debian_peer, newest_peer
 from tests.support.stores import SharedStore, workplace
+from tests.support.transports import Yard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +54,15 @@ def peer(request: pytest.FixtureRequest) -> Peer:
     """Each of the peers in turn."""
     found: Peer = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="module")
+def yard(newest: Peer, registry: Registry) -> Iterator[Yard]:
+    """A place with something of every transport, which the newest tools share."""
+    if not newest.has("dockerd"):
+        pytest.skip("dockerd is not installed beside the newest podman")
+    with workplace(newest) as directory, docker_daemon(newest, directory) as host:
+        yield Yard(newest, directory, registry, host)
 
 
 @pytest.fixture
