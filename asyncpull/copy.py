@@ -43,6 +43,7 @@ from asyncpull.progress import (
 )
 from asyncpull.registry.client import RegistryClient
 from asyncpull.scratch import scratch_directory, writing
+from asyncpull.source.foreign import ForeignSource
 from asyncpull.source.opening import open_source
 from asyncpull.spec.location import RegistryLocation, StorageLocation, parse_location
 from asyncpull.spec.platform import host_platform
@@ -145,6 +146,8 @@ class Copier:
         async with AsyncExitStack() as opened:
             client = await self._client(self._source) if isinstance(source, RegistryLocation) else None
             origin = await opened.enter_async_context(open_source(source, self._source, client=client))
+            if options.takes_foreign_layers and isinstance(source, RegistryLocation):
+                origin = await opened.enter_async_context(ForeignSource(origin, retry=self._source.retry))
             if isinstance(destination, StorageLocation):
                 notary = await open_notary(self._gate, signing, source, origin, client, destination)
                 return await self._pull(origin, destination, options, notary, tell)
