@@ -41,7 +41,6 @@ async def open_daemon_image(
         async with DaemonClient(address) as daemon:
 
             async def load() -> None:
-                await archive.finish()
                 await daemon.load(Stream(archive.size, archive.chunks))
 
             await daemon.ask_version()

@@ -10,8 +10,8 @@ import asyncio
 import errno
 import os
 import stat
+import threading
 from contextlib import ExitStack, aclosing, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -59,11 +59,11 @@ async def new_docker_archive(path: str) -> AsyncIterator[NewDockerArchive]:
 
 
 class NewDockerArchive:
-    """An archive in the making, from ``new_docker_archive``; ``file`` is to become it, None where it is sent."""
+    """An archive in the making, from ``new_docker_archive``; it ``is_file`` unless it is sent into something else."""
 
-    def __init__(self, path: str, contents: SavedArchive, file: NewFile | None) -> None:
+    def __init__(self, path: str, contents: SavedArchive, *, is_file: bool) -> None:
         self.contents = contents
-        self._path, self._file, self._is_published = path, file, False
+        self._path, self._is_file, self._is_published = path, is_file, False
 
     def destination(self, *names: Reference) -> ArchiveDestination:
         """An image of it, tagged with ``names``. What several images have in common is written once."""
@@ -71,15 +71,21 @@ class NewDockerArchive:
         return ArchiveDestination(str(location), self.contents, names, _nothing)
 
     async def publish(self) -> None:
-        """Complete the archive and let it be seen. Raises StoreError."""
+        """Let the archive be seen, once. Raises StoreWriteError, NoSpaceError."""
         if self._is_published:
             return
         self._is_published = True
-        await self.contents.finish()
-        if self._file is not None:
-            await in_thread(partial(self._file.publish, replace=False))
+        if self._is_file:
+            stop = threading.Event()
+            await in_thread(lambda: self._write_file(stop), stop.set)
         else:
             await _send(self._path, self.contents)
+
+    def _write_file(self, stop: threading.Event) -> None:
+        with writing(self._path), NewFile(Path(self._path)) as file:
+            self.contents.write_to(file.fd, stop)
+            if not stop.is_set():
+                file.publish(replace=False)
 
 
 async def _nothing() -> None:
@@ -96,13 +102,14 @@ def _open(path: str, opened: ExitStack) -> NewDockerArchive:
     if status is None or (stat.S_ISREG(status.st_mode) and not _is_open_file(path)):
         if status is not None and status.st_size:
             raise exists(Path(path))
-        file = opened.enter_context(NewFile(Path(path)))
-        return NewDockerArchive(path, SavedArchive(path, file.fd), file)
+        # What is kept meanwhile lies where the archive will be, for there is room for it or there is no use.
+        kept = opened.enter_context(NewFile(Path(path)))
+        return NewDockerArchive(path, SavedArchive(path, kept.fd), is_file=True)
     if stat.S_ISDIR(status.st_mode):
         raise StoreWriteError("is a directory", path, "name a file in it")
     fd = open_scratch()
     opened.callback(os.close, fd)
-    return NewDockerArchive(path, SavedArchive(path, fd), None)
+    return NewDockerArchive(path, SavedArchive(path, fd), is_file=False)
 
 
 def _is_open_file(path: str) -> bool:

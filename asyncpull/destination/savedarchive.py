@@ -1,13 +1,13 @@
 """An archive as ``docker save`` writes it, in the making: for a file, a pipe, or a daemon that loads it.
 
-The size of a blob is known before its bytes are, so each gets its place in the file at once, and blobs are written side
-by side. The header is written last: a member is what it should be, or there is none. ``manifest.json`` comes when the
-archive is finished.
+Blobs come side by side and in any order, and each is to lie at its own place in the archive, which is the same whenever
+it is made of the same images: so they are kept in a scratch file, and put in order when all are there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from asyncpull.errors import DocumentError, SizeMismatchError, StoreError
-from asyncpull.layer.archive import END, format_member
-from asyncpull.layer.header import BLOCK, REGULAR, SYMLINK, Member
+from asyncpull.layer.archive import END, format_member, padding
+from asyncpull.layer.header import REGULAR, SYMLINK, Member
 from asyncpull.scratch import writing
 from asyncpull.spec import mediatype
 from asyncpull.spec.destination import Abilities
@@ -34,7 +34,8 @@ from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Manifest, parse_d
 from asyncpull.waiting import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    import threading
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 
     from asyncpull.spec.destination import Content
     from asyncpull.spec.digest import Digest
@@ -48,12 +49,13 @@ MEDIA_TYPES: Final = (mediatype.DOCKER_MANIFEST, mediatype.OCI_MANIFEST)
 """Manifests that can be archived. Neither is kept: of both there remain the config and the uncompressed layers."""
 
 _PIECE: Final = 1 << 20
+_AT_ONCE: Final = 8 << 20
 _READ_ONLY: Final = 0o444
 
 
 @dataclass(slots=True)
 class _Place:
-    """Where a blob is or will be; ``is_whole`` if it is there. Whoever writes it has the lock."""
+    """Where a blob is or will be in the scratch file; ``is_whole`` if it is there. Whoever writes it has the lock."""
 
     offset: int
     size: int
@@ -62,47 +64,50 @@ class _Place:
 
 
 class SavedArchive:
-    """A tar file of images, written to the empty file ``fd``, which messages call ``name`` and which is not closed.
+    """A tar file of images that is called ``name`` in messages; ``scratch`` is an empty file for what it will hold.
 
-    After ``finish`` it has ``size`` bytes, and is not written any more.
+    Images are put and added first; then it is read, as often as it takes. The file is not closed.
     """
 
-    def __init__(self, name: str, fd: int) -> None:
-        self.name, self.fd, self.size = name, fd, 0
+    def __init__(self, name: str, scratch: int) -> None:
+        self.name = name
+        self._scratch, self._end = scratch, 0
         self._places: dict[Digest, _Place] = {}
+        self._members: dict[str, _Place | bytes] = {}  # in their order; with headers those that are no blobs
         self._images: dict[Digest, ArchivedImage] = {}
         self._tops: dict[Reference, str] = {}
-        self._legacy: set[str] = set()
 
     @property
     def has_images(self) -> bool:
         """Whether there is anything in it."""
         return bool(self._images)
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has with the images that were added."""
+        return sum(part.size if isinstance(part, _Place) else len(part) for part in self._parts())
+
     def has(self, digest: Digest) -> bool:
-        """Whether that blob is in it, whole."""
+        """Whether that blob is here, whole."""
         place = self._places.get(digest)
         return place is not None and place.is_whole
 
     async def put(self, descriptor: Descriptor, content: Content) -> None:
-        """Write a blob; one that is there already is not written again.
+        """Keep a blob for the images that will be added; one that is here already is not written again.
 
         Raises what ``content`` raises, SizeMismatchError, StoreWriteError, NoSpaceError.
         """
-        is_config = mediatype.is_config(descriptor.media_type)
-        name = (config_member if is_config else layer_member)(descriptor.digest)
-        header = _header(name, descriptor.size)
         place = self._places.get(descriptor.digest)
         if place is None:
-            place = self._places[descriptor.digest] = _Place(self._reserve(header, descriptor.size), descriptor.size)
+            place = self._places[descriptor.digest] = _Place(self._end, descriptor.size)
+            self._end += descriptor.size
         async with place.lock:
             if not place.is_whole:
                 await self._write_content(place, content)
-                await self._write(header, place.offset - len(header))
                 place.is_whole = True
 
     async def add(self, document: SourceDocument, names: Sequence[Reference]) -> None:
-        """List an image, all whose blobs are there, under ``names``; one that is listed already gets them besides.
+        """List an image, all whose blobs are here, under ``names``; one that is listed already gets them besides.
 
         Raises DocumentError for what is no image of uncompressed layers, StoreError.
         """
@@ -120,12 +125,12 @@ class SavedArchive:
             if not self.has(digest):
                 raise StoreError(f"layer {digest} is not in the archive", self.name)
         legacy = legacy_layers(config.raw, layers)
+        for digest in layers:
+            self._members[layer_member(digest)] = self._places[digest]
+        self._members[config_member(config.digest)] = self._places[config.digest]
         for layer in legacy:
-            if layer.id not in self._legacy:
-                await self._append(_link(*layer.link))
-                for name, data in layer.files:
-                    await self._append(_header(name, len(data)), data)
-                self._legacy.add(layer.id)
+            self._members[layer.link[0]] = _link(*layer.link)
+            self._members |= {name: _file(name, data) for name, data in layer.files}
         image = self._images.get(config.digest) or ArchivedImage(
             config_member(config.digest), tuple(map(layer_member, layers))
         )
@@ -134,33 +139,46 @@ class SavedArchive:
         if legacy:
             self._tops.update((each, legacy[-1].id) for each in names)
 
-    async def finish(self) -> None:
-        """Write what is left to write. Raises StoreError if a blob was begun and is not whole, StoreWriteError."""
-        for digest, place in self._places.items():
-            if not place.is_whole:
-                raise StoreError(f"blob {digest} is not complete, and neither is the archive", self.name)
-        for name, data in (
-            (MANIFEST, format_images(self._images.values())),
-            (REPOSITORIES, format_repositories(self._tops)),
-        ):
-            await self._append(_header(name, len(data)), data)
-        await self._append(END)
-
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The finished archive, from its beginning. Raises StoreError."""
-        at = 0
-        while at < self.size:
-            piece = await self._in_thread(os.pread, self.fd, min(_PIECE, self.size - at), at)
-            if not piece:
-                raise StoreError(f"ends at byte {at} of {self.size}", self.name)
-            at += len(piece)
-            yield piece
+        """The archive, from its beginning. Raises StoreError."""
+        for part in self._parts():
+            if isinstance(part, bytes):
+                yield part
+                continue
+            for at in range(0, part.size, _PIECE):
+                yield await self._in_thread(os.pread, self._scratch, min(_PIECE, part.size - at), part.offset + at)
+
+    def write_to(self, fd: int, stop: threading.Event) -> None:
+        """Write the archive to a file, or the beginning of it once ``stop`` is set. Blocks. Raises OSError."""
+        for part in self._parts():
+            if isinstance(part, bytes):
+                _write_all(fd, part)
+                continue
+            at, end = part.offset, part.offset + part.size
+            while at < end and not stop.is_set():
+                sent = os.sendfile(fd, self._scratch, at, min(_AT_ONCE, end - at))
+                if not sent:
+                    raise OSError(errno.EIO, "a file became shorter")
+                at += sent
+
+    def _parts(self) -> Iterator[bytes | _Place]:
+        """What it is made of, in order."""
+        for name, part in self._members.items():
+            if isinstance(part, _Place):
+                yield _header(name, part.size)
+                yield part
+                yield padding(part.size)
+            else:
+                yield part
+        yield _file(MANIFEST, format_images(self._images.values()))
+        yield _file(REPOSITORIES, format_repositories(self._tops))
+        yield END
 
     async def _config(self, manifest: Manifest) -> ImageConfig:
         place = self._places.get(manifest.config.digest)
         if place is None or not place.is_whole or place.size > CONFIG_LIMIT:
             raise StoreError(f"config {manifest.config.digest} is not in the archive", self.name)
-        raw = await self._in_thread(os.pread, self.fd, place.size, place.offset)
+        raw = await self._in_thread(os.pread, self._scratch, place.size, place.offset)
         return ImageConfig.from_bytes(raw, manifest.config.digest)
 
     async def _write_content(self, place: _Place, content: Content) -> None:
@@ -169,23 +187,10 @@ class SavedArchive:
             async for chunk in chunks:
                 if at + len(chunk) > place.size:
                     raise SizeMismatchError(self.name, place.size, at + len(chunk))
-                await self._write(chunk, place.offset + at)
+                await self._in_thread(_write_at, self._scratch, chunk, place.offset + at)
                 at += len(chunk)
         if at != place.size:
             raise SizeMismatchError(self.name, place.size, at)
-
-    async def _append(self, header: bytes, data: bytes = b"") -> None:
-        at = self._reserve(header, len(data))
-        await self._write(header + data, at - len(header))
-
-    def _reserve(self, header: bytes, size: int) -> int:
-        """Take room for a member; where its contents begin. What is between members is a hole, which reads as zeros."""
-        begin = self.size + len(header)
-        self.size = begin + size + -size % BLOCK
-        return begin
-
-    async def _write(self, data: bytes, at: int) -> None:
-        await self._in_thread(_write_at, self.fd, data, at)
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         """Do it, whole: a cancellation waits, for a thread must not write to a descriptor that is closed."""
@@ -240,8 +245,18 @@ def _header(name: str, size: int) -> bytes:
     return format_member(Member(name.encode(), REGULAR, _READ_ONLY, 0, 0, size, 0, 0, b"", 0, 0, {}, 0))
 
 
+def _file(name: str, data: bytes) -> bytes:
+    return _header(name, len(data)) + data + padding(len(data))
+
+
 def _link(name: str, target: str) -> bytes:
     return format_member(Member(name.encode(), SYMLINK, 0, 0, 0, 0, 0, 0, target.encode(), 0, 0, {}, 0))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _write_at(fd: int, data: bytes, at: int) -> None:

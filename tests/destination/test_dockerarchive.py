@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import tarfile
 import threading
 from contextlib import asynccontextmanager
@@ -23,6 +26,7 @@ from asyncpull.spec.reference import parse_reference
 from asyncpull.spec.source import SourceDocument
 from tests.support import images, tars
 from tests.support.contents import HeldContent, descriptor
+from tests.support.peers import REPOSITORY
 from tests.support.tars import directory, file
 
 if TYPE_CHECKING:
@@ -51,20 +55,25 @@ async def opened(location: str, names: Sequence[str] = ()) -> AsyncIterator[Dest
         yield destination
 
 
-async def put(destination: Destination, target: images.Image) -> None:
-    for blob in (*target.layers, target.config):
+async def put(destination: Destination, target: images.Image, *, is_reversed: bool = False) -> None:
+    blobs = (*target.layers, target.config)
+    for blob in reversed(blobs) if is_reversed else blobs:
         if not await destination.has_blob(descriptor(blob)):
             await destination.put_blob(descriptor(blob), HeldContent(blob.data))
     await destination.commit(document_of(target))
 
 
-async def test_the_bytes_are_those_of_skopeo(tmp_path: Path) -> None:
-    """Golden: the archives that ``skopeo copy`` 1.22 writes of the same images, with ``--additional-tag``."""
+@pytest.mark.parametrize("is_reversed", [False, True])
+async def test_the_bytes_are_those_of_skopeo(tmp_path: Path, is_reversed: bool) -> None:
+    """Golden: the archives that ``skopeo copy`` 1.22 writes of the same images, with ``--additional-tag``.
+
+    In whatever order blobs come.
+    """
     names = ["quay.io/x/one:v2", "docker.io/library/one:v0"]
     async with opened(f"{tmp_path}/one.tar:one:v1", names) as destination:
-        await put(destination, plain(BASE, TOP))
+        await put(destination, plain(BASE, TOP), is_reversed=is_reversed)
     async with opened(f"{tmp_path}/twice.tar") as destination:
-        await put(destination, plain(BASE, TOP, BASE, flavour="oci", comment=""))
+        await put(destination, plain(BASE, TOP, BASE, flavour="oci", comment=""), is_reversed=is_reversed)
     assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()} == {
         "one.tar": "4574ee1750e8355338d22557479f42da92f0bbc916d13f65861c30663cf6a98b",
         "twice.tar": "740abc77c1222b24a5ee89eb47397a8b9a216d1bfac94daa2358c4229051cc9a",
@@ -87,6 +96,27 @@ async def test_blobs_written_side_by_side(tmp_path: Path) -> None:
         for each in target.layers:
             async with source.open_blob(descriptor(each)) as response:
                 assert b"".join([chunk async for chunk in response.chunks]) == each.data
+
+
+def test_a_killed_copy_leaves_nothing(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, os, signal, sys\n"
+        "from asyncpull.destination.dockerarchive import new_docker_archive\n"
+        "from asyncpull.spec.digest import Digest\n"
+        "from asyncpull.spec.manifest import Descriptor\n"
+        "from tests.support.contents import HeldContent\n"
+        "async def main():\n"
+        "    async with new_docker_archive(sys.argv[1]) as archive:\n"
+        "        data = os.urandom(100_000)\n"
+        "        blob = Descriptor('', Digest.of(data), len(data))\n"
+        "        await archive.destination().put_blob(blob, HeldContent(data))\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    words = [sys.executable, "-c", program, f"{tmp_path}/x.tar"]
+    done = subprocess.run(words, cwd=REPOSITORY, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_several_images_share_layers(tmp_path: Path) -> None:
