@@ -362,7 +362,8 @@ def linker(fd: int) -> Mover:
         with store_errors(path):
             os.fsync(fd)
             try:
-                os.link(f"/proc/self/fd/{fd}", path, follow_symlinks=True)
+                # Python asks for the link in /proc to be followed only where it is told a directory, whichever.
+                os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
             except FileExistsError:
                 raise
             except OSError:

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.content import FileContent, Front, HeldContent, fetched, lying, received
-from asyncpull.errors import DigestMismatchError, IntegrityError, SizeMismatchError, SourceError, StoreWriteError
+from asyncpull.content import FileContent, Front, HeldContent, fetched, linker, lying, nameless_file, received
+from asyncpull.errors import (
+    DigestMismatchError,
+    IntegrityError,
+    SizeMismatchError,
+    SourceError,
+    StoreError,
+    StoreWriteError,
+)
 from asyncpull.fetch.fetcher import Fetcher
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
@@ -208,6 +215,18 @@ async def test_held_bytes(tmp_path: Path) -> None:
     assert await read(content, len(DATA)) == b""
     await content.write_to(tmp_path / "new")
     assert (tmp_path / "new").read_bytes() == DATA
+
+
+async def test_a_nameless_file_is_given_a_name_and_not_copied(tmp_path: Path) -> None:
+    fd = nameless_file(tmp_path)
+    try:
+        os.write(fd, DATA)
+        assert await linker(fd)(tmp_path / "named")
+        assert os.path.samestat(os.fstat(fd), (tmp_path / "named").stat())
+        with pytest.raises(StoreError, match="File exists"):
+            await linker(fd)(tmp_path / "named")
+    finally:
+        os.close(fd)
 
 
 async def test_a_file_of_a_spool_is_moved(tmp_path: Path) -> None:
