@@ -14,7 +14,9 @@ from asyncpull.access import Access
 from asyncpull.copy import Copier
 from asyncpull.destination.dockerarchive import new_docker_archive
 from asyncpull.destination.opening import open_destination
-from asyncpull.errors import NotFoundError
+from asyncpull.dockerd import DaemonAddress, DaemonClient
+from asyncpull.errors import NotFoundError, UnavailableError
+from asyncpull.http import Stream
 from asyncpull.source.opening import open_source
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.location import parse_location
@@ -28,7 +30,7 @@ from tests.support.stores import workplace
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from asyncpull.spec.destination import Destination
@@ -113,19 +115,20 @@ async def test_docker_loads_our_archives_and_we_read_its_own(newest: Peer, daemo
 
 
 async def test_a_load_that_is_broken_off_leaves_nothing(newest: Peer, daemon: str) -> None:
-    target = plain(tars.tar([tars.file("large", images.noise(3, 40_000_000))]), comment="broken off")
-    access = Access(daemon_host=daemon)
-    async with open_destination(parse_location("docker-daemon:broken:v1"), access) as destination:
-        for blob in target.blobs:
-            await destination.put_blob(descriptor(blob), HeldContent(blob.data, piece=1 << 20))
-        commit = asyncio.create_task(destination.commit(document_of(target)))
-        await asyncio.sleep(0.05)
-        commit.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await commit
+    target = plain(tars.tar([tars.file("large", images.noise(3, 2_000_000))]), comment="broken off")
+    data = docker_archives.archive({"broken:v1": target})
+    before = sorted(docker(newest, daemon, "images", "--all").splitlines())
+
+    async def half() -> AsyncIterator[bytes]:
+        yield data[: len(data) // 2]
+        raise UnavailableError("the source is gone")
+
+    async with DaemonClient(DaemonAddress.find(daemon)) as client:
+        with pytest.raises(UnavailableError, match="the source is gone"):
+            await client.load(Stream(len(data), half))
+    assert sorted(docker(newest, daemon, "images", "--all").splitlines()) == before
     with pytest.raises(NotFoundError):
-        await contents("docker-daemon:broken:v1", access)
-    assert "broken" not in docker(newest, daemon, "images", "--all")
+        await contents("docker-daemon:broken:v1", Access(daemon_host=daemon))
 
 
 async def test_an_image_that_the_daemon_keeps_compressed(newest: Peer, daemon: str) -> None:
