@@ -115,25 +115,26 @@ async def open_notary(
     the destination cannot hold.
     """
     sink, name = await _goal(gate, signing, destination, target, writer)
-    image, found = scopes_of(source), _found(gate, source, reader)
-    if isinstance(source, StorageLocation):
-        from asyncpull.source.storage import StorageSource  # brings along the store, which other copies do not need
-
-        if isinstance(origin, StorageSource):
-            config = origin.store.config
-            image = scopes_of(source, driver=config.driver, graph_root=str(config.graph_root))
-            found = StoredSignatures(origin.store, origin.image)
-    return Notary(gate, image, found, sink, name, signing)
+    return Notary(gate, *evidence(gate, source, origin, reader), sink, name, signing)
 
 
-def _found(gate: Gate, source: Location, reader: RegistryClient | None) -> Signatures:
+def evidence(
+    gate: Gate, source: Location, origin: Source, reader: RegistryClient | None
+) -> tuple[ImageScopes, Signatures]:
+    """What ``gate`` judges ``origin`` by, which was opened at ``source``: what it is called, and its signatures."""
     match source:
         case RegistryLocation() if reader is not None:
-            return gate.registry_signatures(reader, source.reference)
+            return scopes_of(source), gate.registry_signatures(reader, source.reference)
         case DirectoryLocation():
-            return DirectorySignatures(source.path)
-        case _:
-            return NoSignatures()
+            return scopes_of(source), DirectorySignatures(source.path)
+        case StorageLocation():
+            from asyncpull.source.storage import StorageSource  # brings along the store, which others do not need
+
+            if isinstance(origin, StorageSource):
+                config = origin.store.config
+                image = scopes_of(source, driver=config.driver, graph_root=str(config.graph_root))
+                return image, StoredSignatures(origin.store, origin.image)
+    return scopes_of(source), NoSignatures()
 
 
 async def _goal(

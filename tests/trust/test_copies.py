@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from asyncpull.trust.scopes import of_reference
 from asyncpull.trust.signaturestore import read_signature_files
 from asyncpull.trust.signing import KeyFileSigner, Signing, SigstoreSigner
 from tests.support import images
+from tests.support.command import Command
 from tests.support.policies import ACCEPT, REJECT, policy
 from tests.support.pulls import AMD64, layer
 from tests.support.registry_faults import header, status
@@ -225,3 +227,80 @@ def test_files_are_added_and_never_replaced(tmp_path: Path) -> None:
     add_signature_files(place, [SimpleSignature(b"\x90%d" % number) for number in range(SIGNATURES_LIMIT - 2 - 1)])
     with pytest.raises((StoreWriteError, DocumentError)):
         add_signature_files(place, [SimpleSignature(b"\x90a"), SimpleSignature(b"\x90b")])
+
+
+async def test_every_transport_is_judged(desk: Desk, tmp_path: Path) -> None:
+    desk.registry.add_image("a/b", "1", IMAGE)
+    (tmp_path / "root.tar").write_bytes(layer("root", 1000))
+    places = {
+        "oci": f"oci:{tmp_path}/layout:1",
+        "oci-archive": f"oci-archive:{tmp_path}/layout.tar:1",
+        "dir": f"dir:{tmp_path}/dir",
+        "docker-archive": f"docker-archive:{tmp_path}/docker.tar:x/y:1",
+        "containers-storage": f"containers-storage:[overlay@{tmp_path}/graph+{tmp_path}/run]x/y:1",
+    }
+    for place in places.values():
+        await desk.copy(desk.place("a/b:1"), place)
+    places["tarball"] = f"tarball:{tmp_path}/root.tar"
+    scopes = {
+        "oci": f"{tmp_path}/layout",
+        "oci-archive": str(tmp_path),
+        "dir": f"{tmp_path}/dir",
+        "docker-archive": "",
+        "containers-storage": f"[overlay@{tmp_path}/graph]docker.io/x/y:1",
+        "tarball": "",
+    }
+    for transport, place in places.items():
+        rules = {transport: {scopes[transport]: [REJECT]}}
+        (tmp_path / "policy.json").write_text(json.dumps({"default": [ACCEPT], "transports": rules}))
+        async with Copier(platform=AMD64, trust=desk.options) as copier:
+            for goal in (
+                f"oci:{tmp_path}/goal-{transport}",
+                f"containers-storage:[overlay@{tmp_path}/g+{tmp_path}/r]z:1",
+            ):
+                with pytest.raises(PolicyError, match="everything is rejected"):
+                    await copier.copy(place, goal)
+            assert not (tmp_path / f"goal-{transport}/index.json").exists()
+        command = Command(tmp_path)
+        ended = await asyncio.to_thread(command, "--policy", f"{tmp_path}/policy.json", "--json", "verify", place)
+        assert ended.code == 65, ended
+        assert ended.json()["scope"].startswith(f"transports.{transport}") or "-" in transport
+        assert ended.json()["requirements"] == [{"type": "reject", "met": False, "reasons": ["everything is rejected"]}]
+        (tmp_path / "policy.json").write_text(
+            policy(REJECT, **{transport.replace("-", "_"): {scopes[transport]: [ACCEPT]}})
+        )
+        async with Copier(platform=AMD64, trust=desk.options) as copier:
+            await copier.copy(place, f"oci:{tmp_path}/goal-{transport}")
+
+
+async def test_sync_and_copy_by_the_command(desk: Desk, tmp_path: Path) -> None:
+    desk.registry.add_image("a/b", "1", IMAGE)
+    (tmp_path / "policy.json").write_text(policy(REJECT, docker={"": [desk.signed_by]}))
+    command = Command(tmp_path)
+    options = ("--policy", f"{tmp_path}/policy.json", "--registries.d", str(tmp_path), "--tls-verify=false")
+    quiet = (*options, "--progress", "none")
+    source, goal = desk.place("a/b:1"), desk.place("c/d")
+    sync = ("sync", "--src", "docker", "--dest", "docker", source.removeprefix("docker://"), desk.place("c")[9:])
+    for words in (("copy", source, f"dir:{tmp_path}/dir"), ("copy", source, f"{goal}:1"), sync):
+        ended = await asyncio.to_thread(command, *quiet, *words)
+        assert ended.code == 65, ended
+        assert "a signature is required, and there is none of that kind" in ended.err
+    sign = ("--sign-by-key", f"{tmp_path}/secret.pgp")
+    ended = await asyncio.to_thread(command, *quiet, "--insecure-policy", "copy", *sign, source, source)
+    assert (ended.code, ended.err) == (0, "")
+    ended = await asyncio.to_thread(command, *quiet, *sync, *sign)
+    assert (ended.code, ended.err) == (0, "")
+    ended = await asyncio.to_thread(command, *quiet, "verify", desk.place("c/b:1"))
+    assert ended.code == 0, ended
+    for more, message in (
+        (("--sign-identity", "a.example/b:1"), "--sign-identity wants a key"),
+        (("--sign-passphrase-file", "/none"), "wants exactly one key"),
+        (("--sign-by-key", "/none"), "/none: the key cannot be read"),
+        (("--sign-by-key", f"{tmp_path}/key.gpg"), "no secret key that can sign"),
+        (("--sign-by-sigstore-private-key", "/none"), "nobody is there to be asked"),
+        (("--sign-by-key", f"{tmp_path}/secret.pgp", "--sign-passphrase-file", "/none"), "passphrase cannot be read"),
+    ):
+        ended = await asyncio.to_thread(command, *quiet, "copy", *more, source, f"{goal}:9")
+        assert ended.code == 64, ended
+        assert message in ended.err
+    assert desk.registry.manifest("c/d", "9") is None

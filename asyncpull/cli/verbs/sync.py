@@ -9,11 +9,12 @@ import click
 
 from asyncpull.cli.complaint import complain
 from asyncpull.cli.exit_codes import common_exit_code, exit_code_of
-from asyncpull.cli.opening import limit_options, platform_options, wanted_limits, wanted_platform
+from asyncpull.cli.opening import limit_options, platform_options, trust_options, wanted_limits, wanted_platform
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
 from asyncpull.cli.sides import DESTINATION, SOURCE, side_access, side_options
+from asyncpull.cli.signing import signing_options, wanted_passphrase, wanted_signing
 from asyncpull.errors import AsyncpullError, StoreWriteError, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from asyncpull.limits import Limits
     from asyncpull.spec.platform import Platform
     from asyncpull.sync import SyncStep
+    from asyncpull.trust.signing import Signing
 
 
 @click.command("sync")
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--retry-times", metavar="N", type=click.IntRange(min=0), help="How often a failed request is repeated.")
 @side_options(SOURCE)
 @side_options(DESTINATION)
+@signing_options
 @limit_options
 @platform_options
 @global_options
@@ -67,7 +70,7 @@ def sync(
     override_os: str | None,
     override_arch: str | None,
     override_variant: str | None,
-    **sides: object,
+    **values: object,
 ) -> int:
     """Copy all images of a repository, a directory, or a file that names them, as skopeo sync does.
 
@@ -83,9 +86,10 @@ def sync(
     )
     settings = session.settings
     retry = None if retry_times is None else RetryPolicy(attempts=retry_times + 1)
-    access = [side_access(side, sides, settings, retry) for side in (SOURCE, DESTINATION)]
+    access = [side_access(side, values, settings, retry) for side in (SOURCE, DESTINATION)]
     wanted = wanted_platform(platform, override_os, override_arch, override_variant)
     limits = wanted_limits(max_parallel_downloads, bandwidth)
+    passphrase = wanted_passphrase(values)
 
     async def work() -> int:
         from asyncpull.sync import find_images, plan_sync
@@ -98,6 +102,7 @@ def sync(
             complain(f"{name}: {error}", error.hint)
             codes.append(exit_code_of(error))
 
+        signing = await wanted_signing(values, passphrase)
         images = await find_images(source_transport, source, access[0], failed)
         steps = plan_sync(images, destination_transport, destination, is_scoped=scoped, suffix=append_suffix)
         done: list[dict[str, object]] = []
@@ -105,7 +110,7 @@ def sync(
             done = [{"source": str(step.source), "destination": str(step.destination)} for step in steps]
         for step in () if dry_run else steps:
             try:
-                done.append(await _copy(step, access[1], options, wanted, limits, settings))
+                done.append(await _copy(step, access[1], options, signing, wanted, limits, settings))
             except AsyncpullError as error:
                 failed(str(step.source), error)
         if settings.json:
@@ -125,6 +130,7 @@ async def _copy(
     step: SyncStep,
     destination: Access,
     options: CopyOptions,
+    signing: Signing,
     platform: Platform | None,
     limits: Limits,
     settings: Settings,
@@ -135,15 +141,21 @@ async def _copy(
     from asyncpull.sync import check_destination, is_there
 
     check_destination(step.destination)
-    digest = await is_there(step, destination, options)
+    # What is to be signed is not done by being there.
+    digest = None if signing.signers else await is_there(step, destination, options)
     told: dict[str, object] = {"source": str(step.source), "destination": str(step.destination)}
     if digest is not None:
         return told | {"digest": str(digest), "bytes_copied": 0}
     with reporter_for(settings) as reporter:
         async with Copier(
-            source=step.access, destination=destination, platform=platform, limits=limits, reporter=reporter
+            source=step.access,
+            destination=destination,
+            platform=platform,
+            limits=limits,
+            reporter=reporter,
+            trust=trust_options(settings),
         ) as copier:
-            copied = await copier.copy(step.source, step.destination, options)
+            copied = await copier.copy(step.source, step.destination, options, signing)
     return told | {"digest": str(copied.digest), "bytes_copied": copied.bytes_copied}
 
 

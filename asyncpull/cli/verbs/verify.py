@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +9,7 @@ import click
 from asyncpull.cli import exit_codes
 from asyncpull.cli.choosing import choose_all, first_of
 from asyncpull.cli.complaint import single_line
-from asyncpull.cli.opening import open_store, platform_options, registry_access, trust_options, wanted_platform
+from asyncpull.cli.opening import access_to, platform_options, registry_access, trust_options, wanted_platform
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, Settings, global_options
@@ -20,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncpull.cli.choosing import Choice
-    from asyncpull.spec.location import Location, StorageLocation
+    from asyncpull.registry.client import RegistryClient
+    from asyncpull.spec.location import Location
     from asyncpull.spec.platform import Platform
-    from asyncpull.spec.reference import Reference
     from asyncpull.trust.gate import Gate
     from asyncpull.trust.judge import Finding, Verdict
 
@@ -61,51 +59,36 @@ async def _verdict(
     location: Location, choice: Choice | None, wanted: Platform | None, gate: Gate, settings: Settings
 ) -> Verdict:
     from asyncpull.registry.client import RegistryClient
-    from asyncpull.resolve import resolve_manifest
-    from asyncpull.source.opening import open_source
-    from asyncpull.source.registry import RegistrySource
-    from asyncpull.spec.location import DirectoryLocation, StorageLocation
+    from asyncpull.spec.location import RegistryLocation
     from asyncpull.spec.platform import host_platform
-    from asyncpull.trust.scopes import of_reference, scopes_of
-    from asyncpull.trust.signaturestore import DirectorySignatures, NoSignatures
 
     platform = wanted or host_platform()
-    if isinstance(location, StorageLocation):
-        return await _stored_verdict(location, gate, settings)
-    async with AsyncExitStack() as opened:
-        if choice is not None:
-            client = await opened.enter_async_context(RegistryClient(registry_access(settings)))
-
-            async def attempt(reference: Reference) -> Verdict:
-                index, manifest = await resolve_manifest(RegistrySource(client, reference), reference, platform)
-                where, is_instance = gate.registry_signatures(client, reference), index is not None
-                judged = await gate.judge(of_reference(reference), manifest.raw, where, is_instance=is_instance)
-                return judged.verdict
-
-            return await first_of(choice, attempt)
-        source = await opened.enter_async_context(open_source(location))
-        index, manifest = await resolve_manifest(source, source.name, platform)
-        where = DirectorySignatures(location.path) if isinstance(location, DirectoryLocation) else NoSignatures()
-        judged = await gate.judge(scopes_of(location), manifest.raw, where, is_instance=index is not None)
-        return judged.verdict
+    if choice is None:
+        return await _judged(location, platform, gate, settings, None)
+    async with RegistryClient(registry_access(settings)) as client:
+        return await first_of(
+            choice,
+            lambda reference: _judged(RegistryLocation(str(reference)), platform, gate, settings, client),
+        )
 
 
-async def _stored_verdict(location: StorageLocation, gate: Gate, settings: Settings) -> Verdict:
-    from asyncpull.trust.scopes import scopes_of
-    from asyncpull.trust.signaturestore import StoredSignatures
+async def _judged(
+    location: Location, platform: Platform, gate: Gate, settings: Settings, client: RegistryClient | None
+) -> Verdict:
+    """What comes of the manifest that a pull or a copy would take from ``location``."""
+    from asyncpull.notary import evidence
+    from asyncpull.resolve import resolve_manifest
+    from asyncpull.source.opening import open_source
+    from asyncpull.spec.manifest import is_schema1
 
-    place = replace(
-        settings,
-        root=location.graph_root or settings.root,
-        run_root=location.run_root or settings.run_root,
-        storage_driver=location.driver or settings.storage_driver,
-        storage_options=(*settings.storage_options, *location.options),
-    )
-    async with open_store(place) as store:
-        record = await store.image(location.name)
-        scopes = scopes_of(location, driver=store.config.driver, graph_root=str(store.config.graph_root))
-        manifest = await store.big_data(record, "manifest")
-        return (await gate.judge(scopes, manifest, StoredSignatures(store, record))).verdict
+    async with open_source(location, access_to(settings), client=client) as source:
+        named = await source.manifest()
+        raw, is_instance = named.raw, False
+        if not is_schema1(named.raw, named.media_type):
+            index, manifest = await resolve_manifest(source, source.name, platform, named)
+            raw, is_instance = manifest.raw, index is not None
+        image, signatures = evidence(gate, location, source, client)
+        return (await gate.judge(image, raw, signatures, is_instance=is_instance)).verdict
 
 
 def as_json(verdict: Verdict) -> dict[str, object]:
