@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.blobinfo import BlobInfoCache
 from asyncpull.content import FileContent, Front, HeldContent, fetched, linker, lying, nameless_file, received
+from asyncpull.copyplan import COMPRESSIONS
 from asyncpull.fetch.afresh import use_fetched
 from asyncpull.fetch.fetcher import NotWantedError
 from asyncpull.journal import store_errors
@@ -32,9 +33,12 @@ from asyncpull.progress import (
     PutCompleted,
     PutStarted,
 )
-from asyncpull.recompression import recompress
+from asyncpull.recompression import Recompressed, recompress
 from asyncpull.source.local import LocalSource
 from asyncpull.source.schema1 import open_schema1
+from asyncpull.spec.destination import SizingDestination
+from asyncpull.spec.manifest import UNKNOWN_SIZE
+from asyncpull.spec.mediatype import compression_of
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
@@ -45,7 +49,6 @@ if TYPE_CHECKING:
     from asyncpull.fetch.fetcher import Fetcher, FetchingBlob
     from asyncpull.layer.codec import Compression
     from asyncpull.progress import Teller
-    from asyncpull.recompression import Recompressed
     from asyncpull.source.schema1 import Schema1Source
     from asyncpull.spec.destination import Content, Destination
     from asyncpull.spec.digest import Digest
@@ -186,7 +189,11 @@ class Transfer:
     async def _remake(
         self, blob: Descriptor, to: Compression, level: int | None, diff_id: Digest | None
     ) -> Recompressed:
-        subject, _algorithm = f"layer {blob.digest}", blob.digest.algorithm
+        if level is None and diff_id is not None:
+            found = await self._made_before(blob, to, diff_id)
+            if found is not None:
+                return found
+        subject = f"layer {blob.digest}"
         with store_errors(self.room):
             fd = nameless_file(self.room)
         try:
@@ -218,6 +225,28 @@ class Transfer:
         if self.source.registry:
             await self._fetcher.discard(blob.digest)
         return made
+
+    async def _made_before(self, blob: Descriptor, to: Compression, diff_id: Digest) -> Recompressed | None:
+        """The layer in that compression, if the cache knows one, and the registry has it."""
+        place = self.destination
+        if self._repository is None or not isinstance(place, SizingDestination):
+            return None
+        if await self._cache.diff_id(blob.digest) != diff_id:
+            return None
+        for each in await self._cache.candidates(blob.digest, self._repository.partition("/")[0]):
+            if each.compression is not to or each.digest == blob.digest:
+                continue
+            size = await place.blob_size(each.digest)
+            if size is None and each.repository is not None:
+                wanted = replace(blob, digest=each.digest, size=UNKNOWN_SIZE)
+                if await place.mount_blob(wanted, (each.repository,)):
+                    size = await place.blob_size(each.digest)
+            if size is not None:
+                self.tell(LayerReused, digest=str(each.digest), size=size)
+                self._cache.record_location(each.digest, self._repository)
+                before = COMPRESSIONS[compression_of(blob.media_type) or "none"]
+                return Recompressed(each.digest, size, diff_id, before, to)
+        return None
 
     async def _put(self, blob: Descriptor, content: Content, *, is_fetched: bool = False) -> None:
         self.tell(PutStarted, digest=str(blob.digest), size=blob.size)

@@ -479,3 +479,31 @@ async def test_schema_1_is_judged_before_anything_of_it_is_asked_for(
             await copier.copy(f"docker://{registry.address}/a/b:1", f"dir:{tmp_path / 'new'}")
     assert registry.asked("/blobs/") == []
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not is_installed(), reason="the package docker-registry is not installed")
+async def test_a_layer_that_is_there_in_the_wanted_compression_is_not_made_again(tmp_path: Path, heard: Heard) -> None:
+    images.write_directory(tmp_path / "image", IMAGE)
+    zstd = CopyOptions(compression=Compression.ZSTD, force_compression=True)
+    with docker_registry(tmp_path / "registry") as registry:
+
+        async def copy(repository: str, blob_info: Path | None, options: CopyOptions = zstd) -> tuple[Digest, int]:
+            heard.events.clear()
+            async with Copier(source=ACCESS, platform=AMD64, blob_info=blob_info, reporter=heard) as copier:
+                copied = await copier.copy(
+                    f"dir:{tmp_path / 'image'}", f"docker://{registry.address}/{repository}:1", options
+                )
+            return copied.digest, copied.bytes_copied
+
+        known = tmp_path / "cache" / FILE
+        made, moved = await copy("first", known)
+        assert moved > 0
+        again, moved = await copy("second", known)
+        assert (again, moved) == (made, 0)  # mounted, but for nothing
+        assert len(heard.of(LayerReused)) == len(IMAGE.blobs)
+        # A level that is asked for is made; what the registry no longer has, too.
+        _, moved = await copy("third", known, replace(zstd, level=19))
+        assert moved > 0
+        shutil.rmtree(registry.data)
+        afresh, moved = await copy("fourth", known)
+        assert (afresh, moved > 0) == (made, True)

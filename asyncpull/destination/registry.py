@@ -64,6 +64,10 @@ class RegistryDestination:
         """Whether the repository has the blob. Raises SourceError, SizeMismatchError."""
         return await self._repository.has_blob(descriptor)
 
+    async def blob_size(self, digest: Digest) -> int | None:
+        """How many bytes a blob has that the repository has; None if it is not known. Raises SourceError."""
+        return await self._repository.blob_size(digest)
+
     async def mount_blob(self, descriptor: Descriptor, repositories: Sequence[str]) -> bool:
         """Have the blob from one of ``repositories`` that are at the same registry; whether that could be done."""
         domain = self._reference.domain

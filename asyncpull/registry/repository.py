@@ -19,7 +19,7 @@ from asyncpull.errors import (
 from asyncpull.log import Log
 from asyncpull.registry.referrers import subject_of
 from asyncpull.registry.requests import DELETE, PUSH, Errand
-from asyncpull.registry.upload import BlobUpload, UploadSession, give_up, is_there
+from asyncpull.registry.upload import BlobUpload, UploadSession, give_up, is_there, size_there
 from asyncpull.retry import retrying
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.fields import Fields
@@ -51,6 +51,10 @@ class Repository:
     async def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there. Raises SourceError, and SizeMismatchError where it has another size."""
         return await retrying(self._retry, lambda: is_there(self._requests, self._endpoint, descriptor))
+
+    async def blob_size(self, digest: Digest) -> int | None:
+        """How many bytes a blob has that is there; None where it is not, or that is not said. Raises SourceError."""
+        return await retrying(self._retry, lambda: size_there(self._requests, self._endpoint, digest)) or None
 
     async def mount_blob(self, descriptor: Descriptor, path: str) -> bool:
         """Have the blob out of the repository ``path`` of the same registry, if that can be. Raises SourceError.

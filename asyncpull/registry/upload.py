@@ -292,14 +292,17 @@ async def give_up(requests: EndpointRequests, endpoint: Endpoint, session: Uploa
 
 async def is_there(requests: EndpointRequests, endpoint: Endpoint, descriptor: Descriptor) -> bool:
     """Whether the repository has the blob. Raises SourceError, and SizeMismatchError where it has another size."""
-    path = f"blobs/{descriptor.digest}"
+    size = await size_there(requests, endpoint, descriptor.digest)
+    if size and size != descriptor.size:
+        raise SizeMismatchError(f"blobs/{descriptor.digest}", descriptor.size, size)
+    return size is not None
+
+
+async def size_there(requests: EndpointRequests, endpoint: Endpoint, digest: Digest) -> int | None:
+    """How many bytes a blob has that is there, None if it is not; zero is what some say of every blob."""
+    path = f"blobs/{digest}"
     async with requests.request("HEAD", endpoint, path, {}, passed=frozenset({404, 405}), errand=PUSH) as response:
-        size = response.content_length
-        if response.status >= 300:
-            return False
-    if size and size != descriptor.size:  # zero is what some say of everything, as there is no body
-        raise SizeMismatchError(path, descriptor.size, size)
-    return True
+        return None if response.status >= 300 else response.content_length or 0
 
 
 def _arrived(response: HttpResponse) -> int | None:

@@ -8,7 +8,7 @@ has returned a reader finds what was there before; after it, the whole image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -97,3 +97,11 @@ class Destination(Protocol):
 
         Raises SourceError, StoreError; then the name stands for what it stood for before.
         """
+
+
+@runtime_checkable
+class SizingDestination(Destination, Protocol):
+    """A destination that can be asked for blobs of which nothing but the digest is known."""
+
+    async def blob_size(self, digest: Digest) -> int | None:
+        """How many bytes a blob has that is there; None where it is not, or that is not said. Raises SourceError."""
