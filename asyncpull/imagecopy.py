@@ -11,9 +11,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from asyncpull.copyplan import COMPRESSIONS, Instances, ManifestFormat, is_left, plan_copy, selected
-from asyncpull.errors import DocumentError, UsageError
+from asyncpull.copyplan import COMPRESSIONS, CopyOptions, Instances, ManifestFormat, is_left, plan_copy, selected
+from asyncpull.errors import DocumentError, SourceError, UsageError
 from asyncpull.layer.codec import Compression
+from asyncpull.log import Log
 from asyncpull.progress import CommitCompleted, CommitStarted, CopyResolved
 from asyncpull.spec.conversion import (
     added_variant,
@@ -24,13 +25,13 @@ from asyncpull.spec.conversion import (
 )
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, is_schema1, parse_document
 from asyncpull.spec.mediatype import OCI_INDEX, is_index
-from asyncpull.spec.source import RebuildingSource, SourceDocument
+from asyncpull.spec.source import RebuildingSource, ReferredSource, SourceDocument
 from asyncpull.waiting import run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from asyncpull.copyplan import CopyOptions, CopyPlan, LayerStep
+    from asyncpull.copyplan import CopyPlan, LayerStep
     from asyncpull.notary import Notary
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor
@@ -43,7 +44,12 @@ _INSTANCES_AT_ONCE = 4
 # An index may list indexes, but not below that.
 _DEPTH = 2
 
+# So many manifests are copied because they are about others.
+_REFERRERS_LIMIT = 1000
+
 _NAMES = {compression: name for name, compression in COMPRESSIONS.items()}
+
+_log = Log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,9 @@ class ImageCopy:
                 await self._notary.admit(document.raw, is_instance=is_instance)
             document = await self._manifest(document, parsed)
         await self._notary.certify(before.digest, document, is_instance=False)
+        if self._options.selection.instances is Instances.ALL:
+            same = {digest for digest, after in self._digests.items() if digest == after}
+            await self._referrers(same | ({document.digest} & {before.digest}))
         self._tell(CommitStarted)
         digest = await self._destination.commit(document)
         self._tell(CommitCompleted)
@@ -139,6 +148,37 @@ class ImageCopy:
         # After all others, whose blobs they are made from.
         added = await run_all(self._variant(origin, compression) for origin, compression in missing)
         return self._edited(document, index, {before.digest: after for before, after in copied}, added)
+
+    async def _referrers(self, subjects: Iterable[Digest]) -> None:
+        """Copy what is about these manifests, and about that again: signatures, bills of materials.
+
+        It is there by its digest before anything has the name. A registry that cannot list it has none.
+        """
+        source = self._source
+        if not isinstance(source, ReferredSource) or not self._destination.abilities.lists_referrers:
+            return
+        waiting, seen = list(subjects), set(self._digests)
+        while waiting:
+            subject = waiting.pop()
+            try:
+                found = await source.referrers(subject)
+            except (SourceError, DocumentError) as error:
+                _log.warning("what is about a manifest cannot be listed", manifest=str(subject), reason=str(error))
+                continue
+            for descriptor in found:
+                if descriptor.digest in seen:
+                    continue
+                seen.add(descriptor.digest)
+                if len(seen) > _REFERRERS_LIMIT:
+                    raise DocumentError(f"{source.name}: more than {_REFERRERS_LIMIT} manifests are about it")
+                document, parsed = await self._document(descriptor)
+                if isinstance(parsed, Index):
+                    _log.warning("an index that is about a manifest is left out", index=str(descriptor.digest))
+                    continue
+                if parsed.is_image:
+                    await self._notary.admit(document.raw, is_instance=True)
+                await self._destination.put_manifest(await self._manifest(document, parsed, CopyOptions()))
+                waiting.append(descriptor.digest)
 
     def _missing(self, index: Index) -> tuple[tuple[Descriptor, str], ...]:
         """The instances to be added in another compression. Raises UsageError where that cannot be."""

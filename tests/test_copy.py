@@ -258,6 +258,61 @@ async def test_an_artifact_is_copied_as_it_is(registry: RegistrySimulator, copie
         await copier.copy(source, place("docker-archive", tmp_path))
 
 
+def about(subject: str, media_type: str, artifact_type: str) -> bytes:
+    """An artifact without layers that is about ``subject``."""
+    empty = images.Blob("application/vnd.oci.empty.v1+json", b"{}").descriptor()
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": images.OCI_MANIFEST,
+            "artifactType": artifact_type,
+            "config": empty,
+            "layers": [empty],
+            "subject": {"mediaType": media_type, "digest": subject, "size": 1},
+        }
+    ).encode()
+
+
+@pytest.mark.parametrize("knows", [True, False])
+async def test_what_is_about_an_image_comes_with_all_of_it(
+    registry: RegistrySimulator, copier: Copier, tmp_path: Path, knows: bool
+) -> None:
+    registry.uploads.knows_referrers = True
+    registry.add_image("a/b", "all", INDEX)
+    registry.add_blob(b"{}")
+    signature = about(INDEX.manifest.digest, images.OCI_INDEX, "signature")
+    bill = about(IMAGE.manifest.digest, images.OCI_MANIFEST, "bill")
+    signed_bill = about(str(Digest.of(bill)), images.OCI_MANIFEST, "signature")
+    for raw in (signature, bill, signed_bill):
+        registry.add_manifest("a/b", str(Digest.of(raw)), raw, images.OCI_MANIFEST)
+    source = f"docker://{registry.address}/a/b:all"
+    async with RegistrySimulator() as target:
+        target.uploads.knows_referrers = knows
+        await copier.copy(source, f"docker://{target.address}/c:one")
+        assert target.manifest("c", str(Digest.of(bill))) is None
+        await copier.copy(source, f"docker://{target.address}/c:all", ALL)
+        for raw in (signature, bill, signed_bill):
+            assert target.manifest("c", str(Digest.of(raw))) == (raw, images.OCI_MANIFEST)
+        # From there on, too, whichever way they are listed.
+        async with RegistrySimulator() as last:
+            await copier.copy(f"docker://{target.address}/c:all", f"docker://{last.address}/d:all", ALL)
+            assert last.manifest("d", str(Digest.of(signed_bill))) == (signed_bill, images.OCI_MANIFEST)
+        before = len(target.requests)
+        await copier.copy(source, f"docker://{target.address}/c:changed", replace(ALL, format=ManifestFormat.V2S2))
+        puts = [request.path for request in target.requests[before:] if request.method == "PUT"]
+        assert not [path for path in puts if str(Digest.of(signature)) in path]  # it is about what was there before
+    await copier.copy(source, f"oci:{tmp_path}/layout", ALL)  # which lists nothing under something else
+
+
+async def test_what_cannot_be_listed_keeps_no_image_back(registry: RegistrySimulator, copier: Copier) -> None:
+    registry.add_image("a/b", "all", INDEX)
+    registry.on("/referrers/", status(403), times=None)
+    registry.on("/manifests/sha256-", status(403), times=None)
+    async with RegistrySimulator() as target:
+        copied = await copier.copy(f"docker://{registry.address}/a/b:all", f"docker://{target.address}/c:all", ALL)
+        assert str(copied.digest) == INDEX.manifest.digest
+
+
 async def test_layers_of_elsewhere_are_left_there(registry: RegistrySimulator, copier: Copier, tmp_path: Path) -> None:
     target = images.image([SHARED])
     document = json.loads(target.manifest.data)

@@ -58,7 +58,7 @@ class RegistryDestination:
     @property
     def abilities(self) -> Abilities:
         """All of them: what a registry does not take, it says when it is given that."""
-        return Abilities(wants_compressed_layers=True)
+        return Abilities(lists_referrers=True, wants_compressed_layers=True)
 
     async def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the repository has the blob. Raises SourceError, SizeMismatchError."""

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from asyncpull.registry.credentials import Credentials
     from asyncpull.registry.endpoint import Endpoint
     from asyncpull.registry.ratelimit import RateLimit
+    from asyncpull.registry.referrers import Referrer
     from asyncpull.spec.manifest import Descriptor
 
 # A list of tags may have so many pages, and so many bytes in all of them.
@@ -143,6 +144,15 @@ class RegistryClient:
         endpoint = (await self.registries()).home(reference)
         referrers = self._referrers.setdefault(endpoint, Referrers(self._requests, endpoint))
         return Repository(self._requests, endpoint, referrers, self._retry)
+
+    async def referrers(self, reference: Reference, subject: Digest) -> tuple[Referrer, ...]:
+        """What is about the manifest ``subject`` of the repository of ``reference``, as its registry lists it.
+
+        Mirrors are not asked. Raises SourceError, DocumentError, ConfigurationError, PolicyError.
+        """
+        endpoint = (await self.endpoints(reference))[-1]
+        lists = self._referrers.setdefault(endpoint, Referrers(self._requests, endpoint))
+        return await retrying(self._retry, lambda: lists.of(subject))
 
     async def delete(self, reference: Reference) -> Digest:
         """Delete the manifest that ``reference`` names, with all its tags; gives its digest.

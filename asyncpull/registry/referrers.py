@@ -118,6 +118,7 @@ class Referrers:
     def __init__(self, requests: EndpointRequests, endpoint: Endpoint) -> None:
         self._requests, self._endpoint = requests, endpoint
         self._locks: dict[Digest, Lock] = {}
+        self._is_unknown = False  # such a path was never heard of there
 
     async def of(self, subject: Digest, artifact_type: str | None = None) -> tuple[Referrer, ...]:
         """The manifests that are about ``subject``, or those of them with ``artifact_type``.
@@ -142,7 +143,15 @@ class Referrers:
             await self._change(subject, lambda raw: without_entry(raw, digest), DELETE)
 
     async def _listed(self, subject: Digest, artifact_type: str | None) -> tuple[Referrer, ...] | None:
-        """What the registry lists; None where it knows no referrers."""
+        """What the registry lists; None where it knows no referrers, which is found out once."""
+        if self._is_unknown:
+            return None
+        found = await self._pages(subject, artifact_type)
+        self._is_unknown = found is None
+        return found
+
+    async def _pages(self, subject: Digest, artifact_type: str | None) -> tuple[Referrer, ...] | None:
+        """All pages of what the registry lists; None where it knows no referrers."""
         path = f"referrers/{subject}" + (f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else "")
         what = f"the referrers of {subject}"
         found: list[Referrer] = []
@@ -158,7 +167,7 @@ class Referrers:
             except UnavailableError as error:
                 if error.temporary or target is not None:
                     raise
-                return None  # 400 or 405: such a path was never heard of
+                return None
             if not (media_type or "").startswith(OCI_INDEX):
                 return None  # some page for people
             size += len(page)

@@ -92,6 +92,10 @@ class RegistrySource:
             await self._naming(wanted), wanted, lambda endpoint: self._client.digest(endpoint, name)
         )
 
+    async def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """The manifests that are about that with the digest ``subject``."""
+        return tuple(each.descriptor for each in await self._client.referrers(self._reference, subject))
+
     async def blob_bytes(self, descriptor: Descriptor, limit: int) -> bytes:
         """A small blob, verified."""
         if descriptor.size > limit:

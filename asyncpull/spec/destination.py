@@ -24,13 +24,15 @@ class Abilities:
     """What a destination can hold.
 
     ``media_types`` are those of the manifests that it takes, the most wanted first; empty where it takes all.
-    ``holds_indexes`` tells whether it takes several manifests under one name, ``holds_artifacts`` whether it takes
-    what is not an image, ``wants_plain_layers`` that layers are to come uncompressed, ``wants_compressed_layers`` that
-    those are to be compressed which a source keeps plain whatever they were, and ``spool_root`` where a blob is best
-    received, because a file there becomes part of the destination without being copied.
+    ``lists_referrers`` tells whether it lists manifests under what they say they are about, ``holds_indexes`` that it
+    takes several manifests under one name, ``holds_artifacts`` that it takes what is not an image,
+    ``wants_plain_layers`` that layers are to come uncompressed, ``wants_compressed_layers`` that those are to be
+    compressed which a source keeps plain whatever they were, and ``spool_root`` where a blob is best received, because
+    a file there becomes part of the destination without being copied.
     """
 
     media_types: tuple[str, ...] = ()
+    lists_referrers: bool = False
     holds_indexes: bool = True
     holds_artifacts: bool = True
     wants_plain_layers: bool = False

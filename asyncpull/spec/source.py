@@ -109,3 +109,11 @@ class RebuildingSource(Source, Protocol):
 
     async def layers(self, manifest: Manifest) -> tuple[Descriptor, ...]:
         """What it has for each layer of ``manifest``, in order, to be asked for instead. Raises DocumentError."""
+
+
+@runtime_checkable
+class ReferredSource(Source, Protocol):
+    """A source that knows which manifests say that they are about another one."""
+
+    async def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """The manifests that are about that with the digest ``subject``. Raises SourceError, DocumentError."""
