@@ -74,6 +74,8 @@ class DaemonAddress:
         """Where the daemon is, by options and the environment. Raises ConfigurationError."""
         said = host or environ.get("DOCKER_HOST") or DEFAULT_HOST
         scheme, separator, rest = said.partition("://")
+        if "@" in rest and scheme not in ("unix", "ssh"):  # what is told of the daemon later must hold no secret
+            raise ConfigurationError("the address of a docker daemon has a user in it, which means nothing there")
         if scheme == "unix" and rest.startswith("/"):
             return cls(said, _SOCKET_URL, socket=rest)
         if scheme not in ("tcp", "http", "https") or not separator or not _has_host(rest):

@@ -114,9 +114,10 @@ class NewFile:
 
     def _open_hidden(self) -> int:
         prefix = f".{self.path.name}{_MARK}"
-        for name in os.listdir(self.path.parent):
-            if name.startswith(prefix):
-                left = try_lock(self.path.with_name(name))
+        for entry in list(os.scandir(self.path.parent)):
+            # Nobody but us makes files of that name; a link of that name would be somebody's trap.
+            if entry.name.startswith(prefix) and entry.is_file(follow_symlinks=False):
+                left = try_lock(Path(entry.path))
                 if left is not None:
                     left.close(unlink=True)
         self._hidden = self._hidden_name()

@@ -81,6 +81,12 @@ def test_what_is_no_place_for_a_daemon(host: str) -> None:
         DaemonAddress.find(host, environ={})
 
 
+def test_a_password_is_not_told() -> None:
+    with pytest.raises(ConfigurationError, match="has a user in it") as caught:
+        DaemonAddress.find("tcp://user:secret@h:1", environ={})
+    assert "secret" not in f"{caught.value} {caught.value.hint}"
+
+
 @pytest.mark.parametrize(
     ("theirs", "common"),
     [

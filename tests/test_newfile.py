@@ -93,6 +93,15 @@ def test_what_a_crash_left_is_removed_by_the_next(place: Path) -> None:
     assert visible(place) == ["a"]
 
 
+def test_a_link_in_the_place_of_what_a_crash_left_is_not_followed(place: Path) -> None:
+    trap = place / ".a.asyncpull-trap"
+    trap.symlink_to(place / "elsewhere")
+    with NewFile(place / "a") as file:
+        file.publish(replace=False)
+    assert trap.is_symlink()
+    assert visible(place) == ["a"]
+
+
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(StoreWriteError, match="No such file or directory"):
         NewFile(tmp_path / "missing" / "a")
