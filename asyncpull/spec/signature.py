@@ -23,6 +23,8 @@ SIGNATURE_LIMIT = 4 << 20
 """Bytes that one signature may have."""
 SIGNATURES_LIMIT = 128
 """Signatures that one manifest may have in one place."""
+SIGNATURES_SIZE_LIMIT = 16 << 20
+"""Bytes that all of those may have together, since all are held in memory; containers/image has no such limit."""
 SIGSTORE_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 """The media type of what sigstore signs; other attachments of an image are not signatures of it."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.signature import Signature
     from asyncpull.trust.identity import SignedIdentity
+    from asyncpull.trust.openpgp import Keyring
     from asyncpull.trust.policy import Rule
     from asyncpull.trust.scopes import ImageScopes
 
@@ -88,7 +89,8 @@ def _finding(requirement: Requirement, image: ImageScopes, manifest: bytes, sign
             return Finding(requirement, False, ("signedBaseLayer is implemented by nobody",))
         case SignedBy():
             simple = [each for each in signatures if isinstance(each, SimpleSignature)]
-            return _signed(requirement, simple, lambda each: _by_openpgp(each, requirement, image, manifest))
+            keyring = _OnceOpened(requirement)
+            return _signed(requirement, simple, lambda each: _by_openpgp(each, keyring, image, manifest))
         case SigstoreSigned():
             attached = [each for each in signatures if isinstance(each, SigstoreSignature)]
             sigstore = [each for each in attached if each.media_type == SIGSTORE_TYPE]
@@ -106,16 +108,29 @@ def _signed(requirement: Requirement, signatures: Sequence[S], verify: Callable[
     return Finding(requirement, False, tuple(reasons) or ("a signature is required, and there is none of that kind",))
 
 
-def _by_openpgp(signature: SimpleSignature, requirement: SignedBy, image: ImageScopes, manifest: bytes) -> str:
-    if requirement.key_type != "GPGKeys":
-        raise ConfigurationError(f"the keyType {requirement.key_type} is implemented by nobody")
-    from asyncpull.trust.openpgp import Keyring  # pysequoia takes time to load, and most policies need none of it
+@dataclass(slots=True)
+class _OnceOpened:
+    """The keyring of a requirement, read for the first signature and used for all; it may be that of a distribution."""
 
-    keyring = Keyring(read_material(requirement.keys))
-    if len(keyring) == 0:
-        raise ConfigurationError("there are no public keys in the policy's keyrings")
-    content, fingerprint = keyring.opened(signature.message)
-    _require_claim(content, ClaimType.SIMPLE, requirement.identity, image, manifest)
+    requirement: SignedBy
+    _keyring: Keyring | None = None
+
+    def keyring(self) -> Keyring:
+        """Read it, if it was not. Raises ConfigurationError."""
+        if self.requirement.key_type != "GPGKeys":
+            raise ConfigurationError(f"the keyType {self.requirement.key_type} is implemented by nobody")
+        if self._keyring is None:
+            from asyncpull.trust.openpgp import Keyring  # pysequoia takes time to load, which most policies need not
+
+            self._keyring = Keyring(read_material(self.requirement.keys))
+        if len(self._keyring) == 0:
+            raise ConfigurationError("there are no public keys in the policy's keyrings")
+        return self._keyring
+
+
+def _by_openpgp(signature: SimpleSignature, opened: _OnceOpened, image: ImageScopes, manifest: bytes) -> str:
+    content, fingerprint = opened.keyring().opened(signature.message)
+    _require_claim(content, ClaimType.SIMPLE, opened.requirement.identity, image, manifest)
     return f"signed by the key {fingerprint}"
 
 

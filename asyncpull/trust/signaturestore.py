@@ -33,6 +33,7 @@ from asyncpull.spec.mediatype import OCI_MANIFEST
 from asyncpull.spec.signature import (
     SIGNATURE_LIMIT,
     SIGNATURES_LIMIT,
+    SIGNATURES_SIZE_LIMIT,
     SigstoreSignature,
     SimpleSignature,
     signature_from_file,
@@ -96,12 +97,15 @@ class RegistrySignatures:
         if urlsplit(base).scheme == "file":
             return await asyncio.to_thread(self._in_files, base, manifest)
         found: list[Signature] = []
+        size = 0
         async with HttpClient(proxies=Proxies.from_environ(self._environ)) as http:
             for number in range(1, SIGNATURES_LIMIT + 1):
                 url = signature_url(base, self._reference, manifest, number)
                 raw = await _fetched(http, url)
                 if raw is None:
                     return tuple(found)
+                size += len(raw)
+                _require_size(size, base)
                 found.append(signature_from_file(raw, f"signature {number}"))
         raise _too_many(base)
 
@@ -170,6 +174,7 @@ class StoredSignatures:
 def read_signature_files(directory: Path, prefix: str) -> tuple[Signature, ...]:
     """The files ``PREFIXsignature-1`` and so on, up to the first that is missing. Raises DocumentError, StoreError."""
     found: list[Signature] = []
+    size = 0
     for number in range(1, SIGNATURES_LIMIT + 1):
         path = directory / f"{prefix}signature-{number}"
         try:
@@ -181,6 +186,8 @@ def read_signature_files(directory: Path, prefix: str) -> tuple[Signature, ...]:
             raise StoreError(f"cannot be read: {error.strerror}", os.fspath(path)) from error
         if len(raw) > SIGNATURE_LIMIT:
             raise DocumentTooLargeError(f"{path}: more than {SIGNATURE_LIMIT} bytes, which no signature has")
+        size += len(raw)
+        _require_size(size, str(directory))
         found.append(signature_from_file(raw, str(path)))
     raise _too_many(str(directory))
 
@@ -207,6 +214,7 @@ def parse_attachments(raw: bytes, media_type: str | None) -> tuple[Descriptor, .
         found.append(Descriptor(layer.get("mediaType", str, ""), digest, size, annotations=dict(annotations)))
     if len(found) > SIGNATURES_LIMIT:
         raise _too_many(what)
+    _require_size(sum(each.size for each in found), what)
     return tuple(found)
 
 
@@ -235,6 +243,13 @@ async def _fetched(http: HttpClient, url: str) -> bytes | None:
                 f"{response.url}: the store of signatures answers {response.status}", temporary=response.status >= 500
             )
         return await response.read(SIGNATURE_LIMIT, "a signature")
+
+
+def _require_size(size: int, where: str) -> None:
+    if size > SIGNATURES_SIZE_LIMIT:
+        raise DocumentTooLargeError(
+            f"{where}: the signatures of one manifest have more than {SIGNATURES_SIZE_LIMIT} bytes, which is the limit"
+        )
 
 
 def _too_many(where: str) -> DocumentError:

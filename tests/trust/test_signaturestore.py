@@ -92,6 +92,9 @@ async def test_files(tmp_path: Path) -> None:
         place.files(b"nonsense")
         with pytest.raises(DocumentError, match="signature-1"):
             await place.found()
+        place.files(*[b"\x90" + bytes(SIGNATURE_LIMIT - 1)] * 4, b"\x90" + bytes(9))
+        with pytest.raises(DocumentTooLargeError, match="signatures of one manifest"):
+            await place.found()
         place.files(*[signature_to_file(FIRST)] * SIGNATURES_LIMIT)
         with pytest.raises(DocumentError, match=f"more than {SIGNATURES_LIMIT}"):
             await place.found()
