@@ -1,4 +1,4 @@
-"""Pulls the same images with asyncpull and with every peer that is found, and compares what that costs.
+"""Pulls, or copies, the same images with asyncpull and with every peer that is found, and compares what that costs.
 
 Each run has a new store, nothing is deleted before the last one has ended (file systems are slow for minutes after many
 deletions), the peers take turns, and only runs of the same round are compared with each other.
@@ -96,7 +96,12 @@ def _compare(
     references: Mapping[str, Sequence[str]],
     meters: Mapping[str, Meter],
 ) -> list[Result]:
-    turns = {case: [peer for peer in peers if peer.name in {OURS, *case.peers}] for case in cases}
+    turns = {
+        case: [
+            peer for peer in peers if peer.name in {OURS, *case.peers} and SCENARIOS[case.scenario].goal in peer.goals
+        ]
+        for case in cases
+    }
     results = {(case, peer.name): Result(case.scenario, case.link, peer.name) for case in cases for peer in turns[case]}
     rounds = options.rounds + options.memory_rounds
     for number in range(rounds):
@@ -107,7 +112,7 @@ def _compare(
                 directory = runs / str(len(list(runs.iterdir())))
                 directory.mkdir()
                 result = results[case, peer.name]
-                with peer.job(directory, full) as job:
+                with peer.job(directory, full, SCENARIOS[case.scenario].goal) as job:
                     if number < options.rounds:
                         result.times.append(measure_time(job))
                     else:
@@ -156,7 +161,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--peers",
         nargs="*",
         choices=PEERS,
-        default=["podman", "skopeo", "ctr"],
+        default=["podman", "skopeo", "ctr", "crane"],
         help="who pulls scenarios that name nobody; whoever is not installed is left out",
     )
     parser.add_argument("--work", type=Path, default=work_directory(), help="where the stores of the runs are made")

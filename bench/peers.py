@@ -1,4 +1,4 @@
-"""The programs whose pulls are compared: how each is started on a store of its own that nobody has used before."""
+"""The programs that are compared: how each is started on a store, or a layout, that nobody has used before."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bench.measure import Job
+from bench.scenarios import LAYOUT, STORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = "asyncpull"
 _ENVIRONMENT = {"PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
-PEERS = ("podman", "skopeo", "ctr", "ctr-tuned")
+PEERS = ("podman", "skopeo", "ctr", "ctr-tuned", "crane")
 TUNED = {"max_concurrent_downloads": 10, "concurrent_layer_fetch_buffer": 8 << 20}
 """What makes containerd fetch a layer by several requests for parts of it; by default it makes one."""
 _START_SECONDS = 30
@@ -37,8 +38,16 @@ class Peer(Protocol):
     @property
     def version(self) -> str: ...
 
-    def job(self, directory: Path, references: Sequence[str]) -> AbstractContextManager[Job]:
-        """Prepare a pull of ``references`` into a new store below ``directory``; its daemons run in the block."""
+    @property
+    def goals(self) -> frozenset[str]:
+        """Where it can bring images."""
+        ...
+
+    def job(self, directory: Path, references: Sequence[str], goal: str = STORE) -> AbstractContextManager[Job]:
+        """Prepare to bring ``references`` into a new store, or new layouts, below ``directory``.
+
+        Daemons run in the block.
+        """
         ...
 
 
@@ -47,7 +56,8 @@ class Command:
     """A program that ends when it has pulled.
 
     ``words`` pull one image and ``several``, where the program can do that, many of them at once; else it runs once for
-    each. ``{store}`` is filled in, and so is the word ``{reference}``, repeated for all references.
+    each. ``copy`` copies an image into a layout. Empty is what it cannot do. ``{store}`` is filled in, ``{number}`` of
+    the image, and the word ``{reference}``, repeated for all references.
     """
 
     name: str
@@ -55,21 +65,28 @@ class Command:
     prefix: tuple[str, ...]
     words: tuple[str, ...]
     several: tuple[str, ...] = ()
+    copy: tuple[str, ...] = ()
+
+    @property
+    def goals(self) -> frozenset[str]:
+        return frozenset(goal for goal, words in ((STORE, self.words), (LAYOUT, self.copy)) if words)
 
     @contextmanager
-    def job(self, directory: Path, references: Sequence[str]) -> Iterator[Job]:
-        if self.several and len(references) > 1:
+    def job(self, directory: Path, references: Sequence[str], goal: str = STORE) -> Iterator[Job]:
+        words = self.copy if goal == LAYOUT else self.words
+        if goal == STORE and self.several and len(references) > 1:
             command = _fill(self.several, directory, references)
         else:
-            command = one_after_another([_fill(self.words, directory, [each]) for each in references])
+            each = [_fill(words, directory, [reference], number) for number, reference in enumerate(references)]
+            command = one_after_another(each)
         yield Job([*self.prefix, *command], os.environ | _ENVIRONMENT, directory / "output")
 
 
-def _fill(words: Sequence[str], directory: Path, references: Sequence[str]) -> list[str]:
+def _fill(words: Sequence[str], directory: Path, references: Sequence[str], number: int = 0) -> list[str]:
     filled: list[str] = []
     for word in words:
         repeated = references if "{reference}" in word else references[:1]
-        filled += [word.format(store=directory, reference=reference) for reference in repeated]
+        filled += [word.format(store=directory, reference=reference, number=number) for reference in repeated]
     return filled
 
 
@@ -81,9 +98,10 @@ class Containerd:
     version: str
     prefix: tuple[str, ...]
     transfer: Mapping[str, int] = field(default_factory=dict)
+    goals = frozenset((STORE,))
 
     @contextmanager
-    def job(self, directory: Path, references: Sequence[str]) -> Iterator[Job]:
+    def job(self, directory: Path, references: Sequence[str], goal: str = STORE) -> Iterator[Job]:
         socket = directory / "s"
         configuration = directory / "config.toml"
         configuration.write_text(
@@ -125,21 +143,21 @@ def find_peers(prefix: tuple[str, ...]) -> list[Peer]:
     options = (*ours, *store, "--tls-verify=false", "--progress", "none")
     pull: tuple[str, ...] = (*options, "pull", "{reference}")
     prefetch = (*options, "prefetch", "{reference}")
-    found: list[Peer] = [Command(OURS, _version((), *ours, "--version"), (), pull, prefetch)]
+    ours_copy = (*options, "copy", "docker://{reference}", "oci:{store}/layout-{number}:latest")
+    found: list[Peer] = [Command(OURS, _version((), *ours, "--version"), (), pull, prefetch, ours_copy)]
     if _has(prefix, "podman"):
         pull = ("podman", *store, "--tmpdir", "{store}/tmp", "pull", "-q", "--tls-verify=false", "{reference}")
         found.append(Command("podman", _version(prefix, "podman", "--version"), prefix, pull, pull))
     if _has(prefix, "skopeo"):
-        copy: tuple[str, ...] = (
-            "skopeo",
-            "copy",
-            "-q",
-            "--insecure-policy",
-            "--src-tls-verify=false",
-            "docker://{reference}",
-        )
-        copy = (*copy, "containers-storage:[overlay@{store}/root+{store}/run]{reference}")
-        found.append(Command("skopeo", _version(prefix, "skopeo", "--version"), prefix, copy))
+        copy = ("skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false", "docker://{reference}")
+        into_store = (*copy, "containers-storage:[overlay@{store}/root+{store}/run]{reference}")
+        into_layout = (*copy, "oci:{store}/layout-{number}:latest")
+        version = _version(prefix, "skopeo", "--version")
+        found.append(Command("skopeo", version, prefix, into_store, copy=into_layout))
+    if _has(prefix, "crane"):
+        crane = ("crane", "pull", "--insecure", "--format=oci", "{reference}", "{store}/layout-{number}")
+        version = _version(prefix, "dpkg-query", "-Wf", "${Version}", "crane")
+        found.append(Command("crane", version, prefix, (), copy=crane))
     if _has(prefix, "ctr") and _has(prefix, "containerd"):
         version = _version(prefix, "containerd", "--version")
         found += [Containerd("ctr", version, prefix), Containerd("ctr-tuned", version, prefix, TUNED)]

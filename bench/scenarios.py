@@ -1,4 +1,4 @@
-"""What is pulled in a run: the recipes of the layers of one image, or of many that share layers."""
+"""What is pulled or copied in a run: the recipes of the layers of one image, or of many that share layers."""
 
 from __future__ import annotations
 
@@ -56,35 +56,43 @@ def _application(number: int) -> tuple[Recipe, ...]:
     return (*shared, BigFiles(1, 6 * MiB, seed=number), ManyFiles(400, seed=number))
 
 
+STORE, LAYOUT = "store", "layout"
+
+_FAT: tuple[Recipe, ...] = (
+    _BASE,
+    _COMPILERS,
+    _INTERPRETERS,
+    Wheels(("numpy==2.2.6", "scipy==1.15.3", "pandas==2.2.3")),
+    Wheels((_ARROW, "scikit-learn==1.6.1")),
+)
+_SMALL: tuple[Recipe, ...] = (_BASE, *(Packages((name,)) for name in _FORTY.names))
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Images that are pulled in one run, each as the recipes of its layers, the lowest first."""
+    """Images that are brought in by one run, each as the recipes of its layers, the lowest first.
+
+    They are pulled into a store, or copied into an image layout if that is the ``goal``.
+    """
 
     name: str
     images: tuple[tuple[Recipe, ...], ...]
+    goal: str = STORE
 
 
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario(
-            "fat-layers",
-            (
-                (
-                    _BASE,
-                    _COMPILERS,
-                    _INTERPRETERS,
-                    Wheels(("numpy==2.2.6", "scipy==1.15.3", "pandas==2.2.3")),
-                    Wheels((_ARROW, "scikit-learn==1.6.1")),
-                ),
-            ),
-        ),
-        Scenario("small-layers", ((_BASE, *(Packages((name,)) for name in _FORTY.names)),)),
+        Scenario("fat-layers", (_FAT,)),
+        Scenario("small-layers", (_SMALL,)),
         Scenario("big-files", ((_BASE, Wheels((_POLARS, _DUCKDB, _LLVM, _CLANG, _ONNX, _NODE, _UV, _RUFF))),)),
         Scenario("one-layer", ((Wheels((_POLARS, _DUCKDB, _LLVM, _CLANG, _ONNX, _UV, _ARROW, _GRPC)),),)),
         Scenario("generated", ((_BASE, BigFiles(10, 64 * MiB)),)),
         Scenario("many-files", ((_BASE, ManyFiles(97_000)),)),
         Scenario("prefetch", tuple(_application(number) for number in range(30))),
+        Scenario("copy-fat", (_FAT,), LAYOUT),
+        Scenario("copy-small", (_SMALL,), LAYOUT),
+        Scenario("copy-tiny", tuple((BigFiles(1, MiB), ManyFiles(50, seed=number)) for number in range(2)), LAYOUT),
         Scenario("tiny", tuple((BigFiles(1, MiB), ManyFiles(50, seed=number)) for number in range(2))),
     )
 }
