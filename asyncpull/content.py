@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from asyncpull.errors import DigestMismatchError, SizeMismatchError, UnavailableError
+from asyncpull.extract.writeback import begin_writing
 from asyncpull.journal import store_errors
 from asyncpull.source.local import reading
 from asyncpull.spool import move_spooled
@@ -190,6 +191,8 @@ class FileContent:
                     break
                 hasher.update(view[:count])
                 start += count
+            if self._mover is not None:  # it is to be synced: the disk may begin with what is here
+                begin_writing(self._fd)
             return start
 
         while position < self.size:
