@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from asyncpull.copyplan import COMPRESSIONS, CopyOptions, Instances, ManifestFormat, is_left, plan_copy, selected
 from asyncpull.errors import DocumentError, SourceError, UsageError
@@ -17,9 +17,9 @@ from asyncpull.layer.codec import Compression
 from asyncpull.log import Log
 from asyncpull.progress import CommitCompleted, CommitStarted, CopyResolved
 from asyncpull.spec.conversion import (
-    added_variant,
     convert_index,
     convert_manifest,
+    instance_of,
     missing_variants,
     replaced_layer,
 )
@@ -205,8 +205,7 @@ class ImageCopy:
             made = await self._manifest(document, parsed, options)
             await self._destination.put_manifest(made)
             await self._notary.certify(origin.digest, made, is_instance=True)
-            manifest = parse_document(made.raw, made.media_type, made.digest, with_artifacts=True)
-            return added_variant(origin, cast("Manifest", manifest), compression)
+            return _instance(origin, made)
 
     def _edited(
         self,
@@ -223,7 +222,7 @@ class ImageCopy:
         elif added:
             wanted = OCI_INDEX
         replaced = {
-            before.digest: replace(before, digest=after.digest, size=len(after.raw), media_type=after.media_type or "")
+            before.digest: _instance(before, after)
             for before, after in ((each, copied[each.digest]) for each in index.manifests if each.digest in copied)
             if after.digest != before.digest
         }
@@ -309,3 +308,8 @@ class ImageCopy:
         document = await self._source.manifest(descriptor.digest)
         media_type = document.media_type or descriptor.media_type
         return document, parse_document(document.raw, media_type, document.digest, with_artifacts=True)
+
+
+def _instance(origin: Descriptor, made: SourceDocument) -> Descriptor:
+    """What an index says of a document that was made from the instance ``origin``."""
+    return instance_of(origin, parse_document(made.raw, made.media_type, made.digest, with_artifacts=True))

@@ -18,14 +18,14 @@ import orjson
 
 from asyncpull.errors import DocumentError
 from asyncpull.spec import mediatype
-from asyncpull.spec.manifest import parse_document
+from asyncpull.spec.manifest import Manifest, parse_document
 from asyncpull.spec.mediatype import ZSTD_ANNOTATION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from asyncpull.spec.digest import Digest
-    from asyncpull.spec.manifest import Descriptor, Index, Manifest
+    from asyncpull.spec.manifest import Descriptor, Index
     from asyncpull.spec.platform import Platform
 
 Json = dict[str, object]
@@ -108,17 +108,20 @@ def convert_index(
     if not mediatype.is_index(target):
         raise DocumentError(f"{target} is no format of indexes")
     replaced = replaced or {}
-    is_converted, loses = target != index.media_type, mediatype.is_docker(target)
-    if loses and any(each.platform is None for each in (*index.manifests, *added) if each.digest not in dropped):
+    is_converted, is_list = target != index.media_type, mediatype.is_docker(target)
+    if is_list and any(each.platform is None for each in (*index.manifests, *added) if each.digest not in dropped):
         raise DocumentError(f"index {index.digest} has an instance without a platform, which Docker's list cannot hold")
-    if loses and any(each.is_zstd for each in added):
+    if is_list and any(each.is_zstd for each in added):
         raise DocumentError("Docker's list cannot say which instances are of zstd", "convert it to an OCI index")
-    loses = loses and is_converted
+    loses = is_list and is_converted
     document: Json = orjson.loads(index.raw)
     entries: list[Json] = []
     for entry, before in zip(cast("list[Json]", document.get("manifests") or []), index.manifests, strict=True):
         if before.digest not in dropped:
-            entries.append(_edited(entry, before, replaced.get(before.digest, before), loses))
+            after = replaced.get(before.digest, before)
+            if is_list:
+                after = replace(after, annotations=before.annotations)
+            entries.append(_edited(entry, before, after, loses))
     if index.manifests and not entries and not added:
         raise DocumentError(f"nothing is left of index {index.digest}")
     entries += [_entry(descriptor) for descriptor in added]
@@ -157,16 +160,18 @@ def missing_variants(index: Index, compressions: Sequence[str]) -> tuple[tuple[D
     return tuple(missing)
 
 
-def added_variant(origin: Descriptor, manifest: Manifest, compression: str) -> Descriptor:
-    """What an index says of ``manifest``, made from the instance ``origin`` by compressing its layers anew."""
-    annotations = {key: text for key, text in origin.annotations.items() if key != ZSTD_ANNOTATION}
-    if compression == mediatype.ZSTD:
-        annotations[ZSTD_ANNOTATION] = "true"
+def instance_of(origin: Descriptor, document: Manifest | Index) -> Descriptor:
+    """What an index says of ``document``, which was made from its instance ``origin``; whether it is of zstd, too."""
+    annotations = dict(origin.annotations)
+    if isinstance(document, Manifest):
+        annotations.pop(ZSTD_ANNOTATION, None)
+        if any(mediatype.compression_of(layer.media_type) == mediatype.ZSTD for layer in document.layers):
+            annotations[ZSTD_ANNOTATION] = "true"
     return replace(
         origin,
-        media_type=manifest.media_type,
-        digest=manifest.digest,
-        size=len(manifest.raw),
+        media_type=document.media_type,
+        digest=document.digest,
+        size=len(document.raw),
         annotations=annotations,
     )
 

@@ -169,7 +169,7 @@ def _kind(document: Fields, said: str | None) -> str:
     if known:
         return _unambiguous(document, known[0])
     if version == 1:
-        raise DocumentError("manifest is of Docker's schema 1", "push the image again with a current tool")
+        raise DocumentError("manifest is of Docker's schema 1", "asyncpull pull and asyncpull copy convert it")
     if inside or version != 2:
         raise DocumentError(f"manifest has the media type {inside or outside!r}, which is not an image")
     return _unambiguous(document, mediatype.OCI_INDEX if "manifests" in document.values else mediatype.OCI_MANIFEST)

@@ -10,10 +10,10 @@ import pytest
 from asyncpull.errors import DocumentError
 from asyncpull.spec import mediatype as mt
 from asyncpull.spec.conversion import (
-    added_variant,
     compression_of_instance,
     convert_index,
     convert_manifest,
+    instance_of,
     missing_variants,
     replaced_layer,
 )
@@ -217,13 +217,14 @@ def test_variants_of_zstd_come_last_and_are_found() -> None:
     before = index(mt.OCI_INDEX, *INSTANCES, attestation)
     missing = missing_variants(before, [mt.GZIP, mt.ZSTD])
     assert missing == ((before.manifests[0], mt.ZSTD), (before.manifests[1], mt.ZSTD))
-    variants = [added_variant(origin, OCI, compression) for origin, compression in missing]
+    zstd = manifest(mt.OCI_MANIFEST, mt.OCI_CONFIG, entry(mt.OCI_LAYER_ZSTD, "z"))
+    variants = [instance_of(origin, zstd) for origin, _ in missing]
     after = convert_index(before, added=variants)
     assert of(after)["manifests"][:3] == [*INSTANCES, attestation]
     assert of(after)["manifests"][3] == {
         "mediaType": mt.OCI_MANIFEST,
-        "digest": str(OCI.digest),
-        "size": len(OCI.raw),
+        "digest": str(zstd.digest),
+        "size": len(zstd.raw),
         "annotations": {ZSTD_ANNOTATION: "true"},
         "platform": {"os": "linux", "architecture": "amd64"},
     }
@@ -237,7 +238,19 @@ def test_variants_of_zstd_come_last_and_are_found() -> None:
 def test_gzip_made_of_zstd_loses_its_mark_and_comes_before_it() -> None:
     zstd = {**INSTANCES[0], "annotations": {ZSTD_ANNOTATION: "true", "k": "v"}}
     before = index(mt.OCI_INDEX, zstd)
-    ((origin, compression),) = missing_variants(before, [mt.GZIP])
-    after = convert_index(before, added=[added_variant(origin, OCI, compression)])
+    ((origin, _),) = missing_variants(before, [mt.GZIP])
+    after = convert_index(before, added=[instance_of(origin, OCI)])
     assert [compression_of_instance(each) for each in after.manifests] == ["gzip", "zstd"]
     assert after.manifests[0].annotations == {"k": "v"}
+
+
+def test_an_instance_that_became_zstd_says_so_where_it_can() -> None:
+    zstd = manifest(mt.OCI_MANIFEST, mt.OCI_CONFIG, entry(mt.OCI_LAYER_ZSTD, "z"))
+    (first, _), listed = INDEX.manifests, index(mt.DOCKER_LIST, *INSTANCES)
+    changed = convert_index(INDEX, replaced={first.digest: instance_of(first, zstd)})
+    assert [each.is_zstd for each in changed.manifests] == [True, False]
+    changed = convert_index(listed, replaced={first.digest: instance_of(first, zstd)})
+    assert changed.manifests[0].digest == zstd.digest
+    assert "annotations" not in of(changed)["manifests"][0]
+    nested = Descriptor(mt.OCI_INDEX, INDEX.digest, 1, annotations={"k": "v"})
+    assert instance_of(nested, INDEX).annotations == {"k": "v"}
