@@ -140,8 +140,8 @@ class Authority:
         host: str = "signer.example",
         issuer: str | None = "https://issuer.example",
         usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CODE_SIGNING,
-        begins: datetime = NOW - timedelta(minutes=5),
-        ends: datetime = NOW + timedelta(minutes=5),
+        begins: datetime = NOW - timedelta(days=1),
+        ends: datetime = NOW + timedelta(days=1),
     ) -> bytes:
         """A certificate for ``key``, in PEM; ``issuer`` is what Fulcio would say of the user's identity provider."""
         names = x509.SubjectAlternativeName([x509.RFC822Name(email), x509.DNSName(host)])
