@@ -58,7 +58,7 @@ DIES = """
 import os, sys
 from pathlib import Path
 from asyncpull.store.config import StoreConfig
-from asyncpull.store.driver.choice import open_driver
+from asyncpull.store.driver.opening import open_driver
 from asyncpull.store.tempdirs import TempDir
 
 graph_root, run_root, name, program, parent = sys.argv[1:]

@@ -19,7 +19,7 @@ from asyncpull.store.config import StoreConfig, StoreOverrides, load_config
 from asyncpull.store.containercommit import CommitOptions, Packer, check_options, image_of
 from asyncpull.store.containers import ContainerSpec, checked_key
 from asyncpull.store.creation import create_container
-from asyncpull.store.driver.choice import open_driver
+from asyncpull.store.driver.opening import open_driver
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.store.images import find_image, own_name
 from asyncpull.store.mapped import top_for

@@ -17,15 +17,9 @@ from typing import TYPE_CHECKING
 from asyncpull import kernel
 from asyncpull.errors import ConfigurationError
 from asyncpull.log import Log
-from asyncpull.store.driver.btrfs import BtrfsDriver
-from asyncpull.store.driver.overlay import OverlayDriver
-from asyncpull.store.driver.vfs import VfsDriver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from asyncpull.store.config import StoreConfig
-    from asyncpull.store.driver import Driver
 
 DRIVERS = ("overlay", "btrfs", "vfs")
 """All that there are, the best first."""
@@ -35,42 +29,6 @@ _FOUND_BY_DIRECTORY = ("overlay", "btrfs", "zfs", "aufs")
 _NOT_BELOW_OVERLAY = {0x794C7630: "overlay", 0x61756673: "aufs", 0xF15F: "ecryptfs"}
 
 _log = Log(__name__)
-
-
-def open_driver(config: StoreConfig) -> Driver:
-    """The driver that ``config`` names; nothing on disk is touched. Raises ConfigurationError if there is none such."""
-    if config.driver != "overlay" and config.mount_options:
-        raise ConfigurationError(
-            f"mountopt = {','.join(config.mount_options)}: the driver {config.driver} mounts nothing",
-            "leave the option out, or choose the driver overlay",
-        )
-    match config.driver:
-        case "overlay":
-            return OverlayDriver(
-                config.graph_root,
-                config.mount_options,
-                rootless=config.rootless,
-                run_root=config.run_root,
-                image_root=config.image_root,
-                additional_roots=config.additional_roots,
-                is_read_only=config.is_read_only,
-                mount_program=config.mount_program,
-            )
-        case "vfs":
-            return VfsDriver(
-                config.graph_root,
-                image_root=config.image_root,
-                additional_roots=config.additional_roots,
-                is_read_only=config.is_read_only,
-            )
-        case "btrfs":
-            if config.image_root or config.additional_roots:
-                raise ConfigurationError(
-                    "the driver btrfs makes layers as snapshots, which cannot be of trees in other stores",
-                    "leave imagestore and additionalimagestores out, or choose another driver",
-                )
-            return BtrfsDriver(config.graph_root, is_read_only=config.is_read_only)
-    raise _unknown(config.driver, config.reason)
 
 
 def choose_driver(
@@ -89,7 +47,7 @@ def choose_driver(
         if name:
             driver = _canonical(name)
             if driver not in DRIVERS:
-                raise _unknown(name, reason)
+                raise unknown_driver(name, reason)
             break
     else:
         driver, reason = _found(graph_root) or _best(graph_root, priority, has_mount_program)
@@ -107,7 +65,7 @@ def _found(graph_root: Path) -> tuple[str, str] | None:
     if not present:
         return None
     if present[0] not in DRIVERS:
-        raise _unknown(present[0], f"the store in {graph_root}")
+        raise unknown_driver(present[0], f"the store in {graph_root}")
     return present[0], "present in the graph root"
 
 
@@ -151,7 +109,8 @@ def _canonical(name: str) -> str:
     return "overlay" if name == "overlay2" else name
 
 
-def _unknown(name: str, reason: str) -> ConfigurationError:
+def unknown_driver(name: str, reason: str) -> ConfigurationError:
+    """What to raise for ``name``, which ``reason`` asks for and nobody can open."""
     return ConfigurationError(
         f"{reason}: the driver {name!r} cannot be used", f"choose one of {', '.join(DRIVERS)}, or another store"
     )

@@ -10,7 +10,8 @@ import pytest
 from asyncpull import kernel
 from asyncpull.errors import ConfigurationError
 from asyncpull.store.config import StoreConfig
-from asyncpull.store.driver.choice import choose_driver, open_driver
+from asyncpull.store.driver.choice import choose_driver
+from asyncpull.store.driver.opening import open_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
