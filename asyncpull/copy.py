@@ -31,7 +31,7 @@ from asyncpull.destination.opening import open_destination
 from asyncpull.errors import UsageError
 from asyncpull.events import EventHub
 from asyncpull.fetch.fetcher import Fetcher
-from asyncpull.imagecopy import CopiedImage, ImageCopy
+from asyncpull.imagecopy import CopiedImage, ImageCopy, copies_referrers
 from asyncpull.limits import Limits
 from asyncpull.notary import open_notary
 from asyncpull.progress import (
@@ -155,7 +155,17 @@ class Copier:
             target = await opened.enter_async_context(
                 open_destination(destination, self._destination, client=writer, names=options.tags)
             )
-            notary = await open_notary(self._gate, signing, source, origin, client, destination, target, writer)
+            notary = await open_notary(
+                self._gate,
+                signing,
+                source,
+                origin,
+                client,
+                destination,
+                target,
+                writer,
+                referrers_follow=copies_referrers(options, origin, target),
+            )
             room = await asyncio.to_thread(_room, target.abilities.spool_root, opened)
             limits = self._limits
             fetcher = await opened.enter_async_context(

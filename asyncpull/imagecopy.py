@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
     from asyncpull.copyplan import CopyPlan, LayerStep
     from asyncpull.notary import Notary
+    from asyncpull.spec.destination import Destination
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor
     from asyncpull.spec.platform import Platform
+    from asyncpull.spec.source import Source
     from asyncpull.transfer import Transfer
 
 # How many manifests of an index are worked on at once; the blobs of all of them are bounded by themselves.
@@ -66,6 +68,12 @@ class CopiedImage:
     digests: dict[Digest, Digest]
     bytes_copied: int
     seconds: float
+
+
+def copies_referrers(options: CopyOptions, source: Source, destination: Destination) -> bool:
+    """Whether what is about a manifest is copied together with it: with all of an image, between registries."""
+    is_whole = options.selection.instances is Instances.ALL
+    return is_whole and isinstance(source, ReferredSource) and destination.abilities.lists_referrers
 
 
 class ImageCopy:
@@ -110,7 +118,7 @@ class ImageCopy:
                 await self._notary.admit(document.raw, is_instance=is_instance)
             document = await self._manifest(document, parsed)
         await self._notary.certify(before.digest, document, is_instance=False)
-        if self._options.selection.instances is Instances.ALL:
+        if copies_referrers(self._options, self._source, self._destination):
             same = {digest for digest, after in self._digests.items() if digest == after}
             await self._referrers(same | ({document.digest} & {before.digest}))
         self._tell(CommitStarted)
@@ -155,8 +163,7 @@ class ImageCopy:
         It is there by its digest before anything has the name. A registry that cannot list it has none.
         """
         source = self._source
-        if not isinstance(source, ReferredSource) or not self._destination.abilities.lists_referrers:
-            return
+        assert isinstance(source, ReferredSource)  # as copies_referrers says
         waiting, seen = list(subjects), set(self._digests)
         while waiting:
             subject = waiting.pop()
@@ -172,6 +179,8 @@ class ImageCopy:
                 if len(seen) > _REFERRERS_LIMIT:
                     raise DocumentError(f"{source.name}: more than {_REFERRERS_LIMIT} manifests are about it")
                 document, parsed = await self._document(descriptor)
+                if self._notary.leaves_behind(document.raw):
+                    continue
                 if isinstance(parsed, Index):
                     _log.warning("an index that is about a manifest is left out", index=str(descriptor.digest))
                     continue

@@ -13,7 +13,13 @@ from asyncpull.spec.location import DirectoryLocation, RegistryLocation, Storage
 from asyncpull.spec.reference import parse_reference
 from asyncpull.spec.schema1 import document_digest
 from asyncpull.trust.scopes import of_reference, scopes_of
-from asyncpull.trust.signaturestore import DirectorySignatures, NoSignatures, StoredSignatures
+from asyncpull.trust.signaturestore import (
+    DirectorySignatures,
+    NoSignatures,
+    StoredSignatures,
+    is_bundle,
+    parse_bundle_manifest,
+)
 from asyncpull.trust.signing import SigstoreSigner
 
 if TYPE_CHECKING:
@@ -35,7 +41,8 @@ class Notary:
     """Judges what comes from ``image``, whose signatures are in ``found``, and signs what is called ``name`` then.
 
     ``sink`` is where signatures go, None where the destination holds none. ``name`` is None where the destination
-    gives no name.
+    gives no name. ``referrers_follow`` tells that what is about a manifest is copied together with it, bundles of
+    sigstore too, so that they need not be put.
     """
 
     def __init__(
@@ -46,7 +53,10 @@ class Notary:
         sink: SignatureSink | None,
         name: Reference | None,
         signing: Signing,
+        *,
+        referrers_follow: bool = False,
     ) -> None:
+        self._referrers_follow = referrers_follow
         self._gate, self._image, self._found, self._sink, self._signing = gate, image, found, sink, signing
         self._name = signing.identity or name
         self._brought: dict[Digest, tuple[Signature, ...]] = {}
@@ -90,8 +100,14 @@ class Notary:
     async def certify(self, before: Digest, after: SourceDocument, *, is_instance: bool) -> None:
         """Put the signatures of a manifest where the destination has them. Raises what signing and putting raise."""
         found = await self.signatures(before, after)
+        if self._referrers_follow:
+            found = tuple(each for each in found if not is_bundle(each))
         if found and self._sink is not None:
-            await self._sink.put_signatures(document_digest(after.raw), found, is_instance=is_instance)
+            await self._sink.put_signatures(after, found, is_instance=is_instance)
+
+    def leaves_behind(self, referrer: bytes) -> bool:
+        """Whether a manifest that is about another one is a signature, and signatures are not taken along."""
+        return self._signing.removes and parse_bundle_manifest(referrer) is not None
 
     @property
     def _carries(self) -> bool:
@@ -107,15 +123,18 @@ async def open_notary(
     destination: Location,
     target: Destination | None = None,
     writer: RegistryClient | None = None,
+    *,
+    referrers_follow: bool = False,
 ) -> Notary:
     """The notary of a copy from ``origin``, which was opened at ``source``, to ``target`` at ``destination``.
 
     ``reader`` and ``writer`` are the clients for registries, where either side is one; ``target`` is None for a store,
-    whose records hold the signatures. Raises UsageError and ConfigurationError where signatures are to be made that
-    the destination cannot hold.
+    whose records hold the signatures. ``referrers_follow`` is as for the notary. Raises UsageError and
+    ConfigurationError where signatures are to be made that the destination cannot hold.
     """
     sink, name = await _goal(gate, signing, destination, target, writer)
-    return Notary(gate, *evidence(gate, source, origin, reader), sink, name, signing)
+    found = evidence(gate, source, origin, reader)
+    return Notary(gate, *found, sink, name, signing, referrers_follow=referrers_follow)
 
 
 def evidence(

@@ -1,7 +1,8 @@
 """Putting signatures where they are looked for (``trust.signaturestore``); those that are there already stay.
 
 A signature in OpenPGP goes to the registry's extension if there is one, else into the lookaside store, which must be of
-files. Those of sigstore are attached: uploaded as the layers of a manifest whose tag is made of the digest.
+files. Those of sigstore are attached: uploaded as the layers of a manifest whose tag is made of the digest, or each
+bundle as that of a manifest that says what it is about.
 """
 
 from __future__ import annotations
@@ -24,11 +25,27 @@ from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.fields import Fields
 from asyncpull.spec.manifest import CONFIG_LIMIT, Descriptor
-from asyncpull.spec.mediatype import OCI_CONFIG, OCI_MANIFEST
-from asyncpull.spec.signature import SIGNATURES_LIMIT, SigstoreSignature, SimpleSignature, signature_to_file
+from asyncpull.spec.mediatype import OCI_CONFIG, OCI_EMPTY, OCI_MANIFEST
+from asyncpull.spec.schema1 import document_digest
+from asyncpull.spec.signature import (
+    BUNDLE_TYPE,
+    SIGNATURES_LIMIT,
+    SigstoreSignature,
+    SimpleSignature,
+    signature_to_file,
+)
 from asyncpull.spec.source import SourceDocument
 from asyncpull.trust.registriesd import signature_url
-from asyncpull.trust.signaturestore import attachment_tag, parse_attachments, parse_listed, read_signature_files
+from asyncpull.trust.signaturestore import (
+    attached_bundles,
+    attachment_tag,
+    bundle_manifest,
+    descriptor_as_json,
+    is_bundle,
+    parse_attachments,
+    parse_listed,
+    read_signature_files,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -45,7 +62,9 @@ _HINT = "registries.d says where signatures go: containers-registries.d(5)"
 class SignatureSink(Protocol):
     """Where signatures of manifests are put."""
 
-    async def put_signatures(self, manifest: Digest, signatures: Sequence[Signature], *, is_instance: bool) -> None:
+    async def put_signatures(
+        self, document: SourceDocument, signatures: Sequence[Signature], *, is_instance: bool
+    ) -> None:
         """Add signatures of a manifest; ``is_instance`` tells that an index gets the name, which lists it.
 
         Raises SourceError, StoreError, and ConfigurationError where signatures cannot be put.
@@ -55,7 +74,9 @@ class SignatureSink(Protocol):
 class InRecord:
     """A store: what signatures an image has is part of its record, which is made by the pull into it."""
 
-    async def put_signatures(self, manifest: Digest, signatures: Sequence[Signature], *, is_instance: bool) -> None:
+    async def put_signatures(
+        self, document: SourceDocument, signatures: Sequence[Signature], *, is_instance: bool
+    ) -> None:
         """Nothing: they are in the record already."""
 
 
@@ -78,13 +99,21 @@ class RegistrySink:
                 f"{self._reference}: use-sigstore-attachments is not set, so no signature can be attached", _HINT
             )
 
-    async def put_signatures(self, manifest: Digest, signatures: Sequence[Signature], *, is_instance: bool) -> None:
+    async def put_signatures(
+        self, document: SourceDocument, signatures: Sequence[Signature], *, is_instance: bool
+    ) -> None:
         """Add signatures of a manifest that the repository has, or will have."""
+        manifest = document_digest(document.raw)
         simple = [each for each in signatures if isinstance(each, SimpleSignature)]
-        attached = [each for each in signatures if isinstance(each, SigstoreSignature)]
-        if attached:
+        sigstore = [each for each in signatures if isinstance(each, SigstoreSignature)]
+        attached = [each for each in sigstore if not is_bundle(each)]
+        bundles = [each for each in sigstore if is_bundle(each)]
+        if sigstore:
             await self.require_attachments()
+        if attached:
             await self._attach(manifest, attached)
+        if bundles:
+            await self._refer(document, bundles)
         if simple:
             listed = await self._client.listed_signatures(self._reference, manifest)
             if listed is not None:
@@ -126,7 +155,7 @@ class RegistrySink:
         layers = [(Descriptor(each.media_type, Digest.of(each.payload), len(each.payload)), each) for each in new]
         document["layers"] = [
             *_list_of(document.get("layers")),
-            *(_as_json(descriptor) | {"annotations": dict(each.annotations)} for descriptor, each in layers),
+            *(descriptor_as_json(descriptor) | {"annotations": dict(each.annotations)} for descriptor, each in layers),
         ]
         config["rootfs"] = {
             "type": "layers",
@@ -134,7 +163,7 @@ class RegistrySink:
         }
         config_raw = json.dumps(config, separators=(",", ":")).encode()
         of_config = Descriptor(OCI_CONFIG, Digest.of(config_raw), len(config_raw))
-        document["config"] = _as_json(of_config)
+        document["config"] = descriptor_as_json(of_config)
         raw = json.dumps(document, separators=(",", ":")).encode()
         blobs = [(of_config, config_raw), *((descriptor, each.payload) for descriptor, each in layers)]
         async with RegistryDestination(self._client, tagged) as destination:
@@ -142,6 +171,22 @@ class RegistrySink:
                 if not await destination.has_blob(descriptor):
                     await destination.put_blob(descriptor, HeldContent(data))
             await destination.commit(SourceDocument(raw, OCI_MANIFEST, Digest.of(raw)))
+
+    async def _refer(self, document: SourceDocument, bundles: Sequence[SigstoreSignature]) -> None:
+        media_type = (document.media_type or OCI_MANIFEST).partition(";")[0].strip()
+        subject = Descriptor(media_type, document.digest, len(document.raw))
+        there = {each.payload for each in await attached_bundles(self._client, self._reference, document.digest)}
+        async with RegistryDestination(self._client, self._reference) as destination:
+            for payload in dict.fromkeys(each.payload for each in bundles):
+                if payload in there:
+                    continue
+                config = Descriptor(OCI_EMPTY, Digest.of(b"{}"), 2)
+                bundle = Descriptor(BUNDLE_TYPE, Digest.of(payload), len(payload))
+                for descriptor, data in ((config, b"{}"), (bundle, payload)):
+                    if not await destination.has_blob(descriptor):
+                        await destination.put_blob(descriptor, HeldContent(data))
+                raw = bundle_manifest(subject, config, bundle)
+                await destination.put_manifest(SourceDocument(raw, OCI_MANIFEST, Digest.of(raw)))
 
 
 def add_signature_files(directory: Path, signatures: Sequence[Signature]) -> None:
@@ -198,10 +243,6 @@ def _config_of(raw: bytes) -> Descriptor:
 def _is_same(signature: SigstoreSignature, layer: Descriptor) -> bool:
     same_payload = layer.digest == Digest.of(signature.payload, layer.digest.algorithm)
     return same_payload and layer.media_type == signature.media_type and layer.annotations == signature.annotations
-
-
-def _as_json(descriptor: Descriptor) -> dict[str, object]:
-    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
 
 
 def _list_of(value: object) -> list[object]:

@@ -28,6 +28,7 @@ from asyncpull.spec.directory import (
     manifest_name,
     version_for,
 )
+from asyncpull.spec.schema1 import document_digest
 from asyncpull.spec.signature import signature_to_file
 from asyncpull.store.files import sync_file
 
@@ -106,9 +107,11 @@ class DirectoryDestination:
         await in_thread(self._root, lambda: self._workshop.write(self._workshop.kept / name, document.raw))
         self._names.add(name)
 
-    async def put_signatures(self, manifest: Digest, signatures: Sequence[Signature], *, is_instance: bool) -> None:
+    async def put_signatures(
+        self, document: SourceDocument, signatures: Sequence[Signature], *, is_instance: bool
+    ) -> None:
         """Add signatures of the document, or of a manifest that it lists; they are seen after the commit."""
-        prefix = f"{blob_name(manifest)}." if is_instance else ""
+        prefix = f"{blob_name(document_digest(document.raw))}." if is_instance else ""
         for number, signature in enumerate(signatures, 1):
             name, raw = f"{prefix}signature-{number}", signature_to_file(signature)
             await in_thread(self._root, partial(self._workshop.write, self._workshop.kept / name, raw))

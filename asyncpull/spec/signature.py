@@ -27,6 +27,8 @@ SIGNATURES_SIZE_LIMIT = 16 << 20
 """Bytes that all of those may have together, since all are held in memory; containers/image has no such limit."""
 SIGSTORE_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 """The media type of what sigstore signs; other attachments of an image are not signatures of it."""
+BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+"""The media type of a bundle of sigstore, which is a signature and all that proves it in one document."""
 
 SIGSTORE_SIGNATURE = "dev.cosignproject.cosign/signature"
 SIGSTORE_LOG_ENTRY = "dev.sigstore.cosign/bundle"
@@ -47,7 +49,7 @@ class SimpleSignature:
 
 @dataclass(frozen=True, slots=True)
 class SigstoreSignature:
-    """A payload, and annotations that hold its signature and what else there is to be known."""
+    """A payload, and annotations that hold its signature and what else there is to be known; a bundle has no others."""
 
     media_type: str
     payload: bytes = field(repr=False)

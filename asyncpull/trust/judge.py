@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from asyncpull.errors import ConfigurationError, DocumentError, IntegrityError, PolicyError
 from asyncpull.spec.schema1 import document_digest
-from asyncpull.spec.signature import SIGSTORE_TYPE, SigstoreSignature, SimpleSignature
+from asyncpull.spec.signature import BUNDLE_TYPE, SIGSTORE_TYPE, SigstoreSignature, SimpleSignature
 from asyncpull.trust.claim import Claim, ClaimType
 from asyncpull.trust.material import read_material
 from asyncpull.trust.policy import AcceptAnything, Reject, Requirement, SignedBaseLayer, SignedBy, SigstoreSigned
+from asyncpull.trust.statement import claims_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,7 +94,7 @@ def _finding(requirement: Requirement, image: ImageScopes, manifest: bytes, sign
             return _signed(requirement, simple, lambda each: _by_openpgp(each, keyring, image, manifest))
         case SigstoreSigned():
             attached = [each for each in signatures if isinstance(each, SigstoreSignature)]
-            sigstore = [each for each in attached if each.media_type == SIGSTORE_TYPE]
+            sigstore = [each for each in attached if each.media_type in (SIGSTORE_TYPE, BUNDLE_TYPE)]
             return _signed(requirement, sigstore, lambda each: _by_sigstore(each, requirement, image, manifest))
 
 
@@ -138,7 +139,10 @@ def _by_sigstore(signature: SigstoreSignature, requirement: SigstoreSigned, imag
     from asyncpull.trust.sigstore import verified_payload  # as for cryptography
 
     content = verified_payload(signature, requirement)
-    _require_claim(content, ClaimType.SIGSTORE, requirement.identity, image, manifest)
+    if signature.media_type == BUNDLE_TYPE:
+        _require_statement(content, requirement.identity, image, manifest)
+    else:
+        _require_claim(content, ClaimType.SIGSTORE, requirement.identity, image, manifest)
     return "signed with sigstore by whom the policy names"
 
 
@@ -150,7 +154,22 @@ def _require_claim(
         claim = Claim.from_bytes(content, kind)
     except DocumentError as error:
         raise DocumentError(f"what was signed is no claim about an image: {error}") from error
-    if document_digest(manifest, claim.digest.algorithm) != claim.digest:
-        raise IntegrityError(f"the signature is for another manifest, {claim.digest}")
-    if not identity.accepts(image.intended, claim.reference):
-        raise IntegrityError(f"the signature is for the name {claim.reference!r}, which is not accepted here")
+    _require_one((claim,), identity, image, manifest)
+
+
+def _require_statement(content: bytes, identity: SignedIdentity, image: ImageScopes, manifest: bytes) -> None:
+    """The same of what is signed in a bundle."""
+    try:
+        claims = claims_of(content)
+    except DocumentError as error:
+        raise DocumentError(f"what was signed is no statement that signs an image: {error}") from error
+    _require_one(claims, identity, image, manifest)
+
+
+def _require_one(claims: Sequence[Claim], identity: SignedIdentity, image: ImageScopes, manifest: bytes) -> None:
+    about = [each for each in claims if document_digest(manifest, each.digest.algorithm) == each.digest]
+    if not about:
+        raise IntegrityError(f"the signature is for another manifest, {claims[0].digest}")
+    if not any(identity.accepts(image.intended, each.reference) for each in about):
+        names = " and ".join(repr(each.reference) for each in about)
+        raise IntegrityError(f"the signature is for the name {names}, which is not accepted here")

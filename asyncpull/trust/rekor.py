@@ -1,7 +1,7 @@
 """The log of sigstore, Rekor: an entry that says it has seen a signature, verified without asking it.
 
 A signature brings along what the log promised (its *signed entry timestamp*): a payload signed by the log's key, and in
-it, as a *hashedrekord*, whose key made which signature of what.
+it whose key made which signature of what, as a *hashedrekord*, or as *dsse* for what is signed in an envelope.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
@@ -28,34 +29,57 @@ _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\n([A-Za-z0-9+/=\n]+)-----END \
 _EXACT_INTEGERS = 1 << 53
 
 
-def logged_at(
-    entry: str, logs: Sequence[ec.EllipticCurvePublicKey], key_or_certificate: bytes, signature: bytes, payload: bytes
-) -> int:
-    """When one of ``logs`` saw that ``key_or_certificate`` (PEM) made ``signature`` of ``payload``; seconds since 1970.
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """What a log has written down, and ``promise``, its signature of that; nothing of it is verified.
 
-    Raises DocumentError for an entry that cannot be read, IntegrityError for one that is not signed by a log or is
-    about another key, signature or payload.
+    ``body`` is base64, as it was signed; ``seconds`` since 1970 is when the log saw it.
     """
-    document = StrictObject.parse(entry.encode())
-    document.exactly("SignedEntryTimestamp", "Payload")
-    promise = _base64(document.text("SignedEntryTimestamp"), "SignedEntryTimestamp")
-    inner = document.inner("Payload")
-    inner.exactly("body", "integratedTime", "logIndex", "logID")
-    seconds = inner.integer("integratedTime")
-    signed = {
-        "body": inner.text("body"),
-        "integratedTime": seconds,
-        "logID": inner.text("logID"),
-        "logIndex": inner.integer("logIndex"),
-    }
-    if not all(abs(value) < _EXACT_INTEGERS for value in signed.values() if isinstance(value, int)):
-        raise DocumentError("a number in the entry is too large")
-    # RFC 8785, which for these four keys is no more than their order and no space.
-    canonical = json.dumps(signed, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-    if not any(_has_signed(log, promise, canonical) for log in logs):
-        raise IntegrityError("the log entry is not signed by a log of the policy")
-    _require_about(_base64(str(signed["body"]), "Payload.body"), key_or_certificate, signature, payload)
-    return seconds
+
+    body: str
+    seconds: int
+    log_id: str
+    index: int
+    promise: bytes
+
+    @classmethod
+    def from_annotation(cls, text: str) -> LogEntry:
+        """Read the annotation of a signature that holds an entry. Raises DocumentError."""
+        document = StrictObject.parse(text.encode("utf-8", "surrogatepass"))
+        document.exactly("SignedEntryTimestamp", "Payload")
+        promise = from_base64(document.text("SignedEntryTimestamp"), "SignedEntryTimestamp")
+        inner = document.inner("Payload")
+        inner.exactly("body", "integratedTime", "logIndex", "logID")
+        return cls(
+            inner.text("body"), inner.integer("integratedTime"), inner.text("logID"), inner.integer("logIndex"), promise
+        )
+
+    def seen(
+        self,
+        logs: Sequence[ec.EllipticCurvePublicKey],
+        key_or_certificate: bytes,
+        signature: bytes,
+        payload: bytes,
+    ) -> int:
+        """When one of ``logs`` saw that ``key_or_certificate`` (PEM) made ``signature`` of ``payload``, in seconds.
+
+        Raises DocumentError for an entry that cannot be read, IntegrityError for one that is not signed by a log or is
+        about another key, signature or payload.
+        """
+        if not all(abs(value) < _EXACT_INTEGERS for value in (self.seconds, self.index)):
+            raise DocumentError("a number in the log entry is too large")
+        signed = {
+            "body": self.body,
+            "integratedTime": self.seconds,
+            "logID": self.log_id,
+            "logIndex": self.index,
+        }
+        # RFC 8785, which for these four keys is no more than their order and no space.
+        canonical = json.dumps(signed, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        if not any(_has_signed(log, self.promise, canonical) for log in logs):
+            raise IntegrityError("the log entry is not signed by a log of the policy")
+        _require_about(from_base64(self.body, "the body of the log entry"), key_or_certificate, signature, payload)
+        return self.seconds
 
 
 def _has_signed(log: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> bool:
@@ -68,19 +92,39 @@ def _has_signed(log: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -
 
 def _require_about(body: bytes, key_or_certificate: bytes, signature: bytes, payload: bytes) -> None:
     record = Fields.from_bytes(body, "the log entry")
-    if (record.get("kind", str), record.get("apiVersion", str)) != ("hashedrekord", "0.0.1"):
-        raise DocumentError("the log entry is no hashedrekord of version 0.0.1")
-    spec = _inner(record, "spec")
-    seen, data = _inner(spec, "signature"), _inner(_inner(spec, "data"), "hash")
-    key = _base64(_inner(seen, "publicKey").get("content", str), "the key in the log entry")
-    if _der(key, "the key in the log entry") != _der(key_or_certificate, "the key"):
+    kind = record.get("kind", str), record.get("apiVersion", str)
+    if kind not in _READERS:
+        raise DocumentError(f"the log entry is a {kind[0][:40]!r} of version {kind[1][:40]!r}, which is not known here")
+    key, seen, digest = _READERS[kind](_inner(record, "spec"))
+    if _der(from_base64(key, "the key in the log entry"), "the key in the log entry") != _der(
+        key_or_certificate, "the key"
+    ):
         raise IntegrityError("the log entry is about another key")
-    if _base64(seen.get("content", str), "the signature in the log entry") != signature:
+    if from_base64(seen, "the signature in the log entry") != signature:
         raise IntegrityError("the log entry is about another signature")
-    if data.get("algorithm", str) != "sha256":
+    if digest.get("algorithm", str) != "sha256":
         raise DocumentError("the log entry is not about a SHA-256")
-    if data.get("value", str).lower() != hashlib.sha256(payload).hexdigest():
+    if digest.get("value", str).lower() != hashlib.sha256(payload).hexdigest():
         raise IntegrityError("the log entry is about another payload")
+
+
+def _hashedrekord(spec: Fields) -> tuple[str, str, Fields]:
+    """The key, the signature and the digest of the payload, the first two in base64."""
+    seen = _inner(spec, "signature")
+    key = _inner(seen, "publicKey").get("content", str)
+    return key, seen.get("content", str), _inner(_inner(spec, "data"), "hash")
+
+
+def _dsse(spec: Fields) -> tuple[str, str, Fields]:
+    """The same of an envelope, which has one signature."""
+    signatures = spec.array("signatures")
+    if len(signatures) != 1:
+        raise DocumentError(f"the log entry is about {len(signatures)} signatures, not one")
+    seen = Fields.of(*signatures[0])
+    return seen.get("verifier", str), seen.get("signature", str), _inner(spec, "payloadHash")
+
+
+_READERS = {("hashedrekord", "0.0.1"): _hashedrekord, ("dsse", "0.0.1"): _dsse}
 
 
 def _inner(fields: Fields, key: str) -> Fields:
@@ -91,10 +135,11 @@ def _der(pem: bytes, what: str) -> bytes:
     match = _PEM.fullmatch(pem.replace(b"\r\n", b"\n"))
     if match is None:
         raise DocumentError(f"{what} is not in PEM")
-    return _base64(match[2].decode().replace("\n", ""), what)
+    return from_base64(match[2].decode().replace("\n", ""), what)
 
 
-def _base64(text: str, what: str) -> bytes:
+def from_base64(text: str, what: str) -> bytes:
+    """The bytes of ``text``, which is called ``what`` in messages. Raises DocumentError."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -1,7 +1,8 @@
 """Where the signatures of an image are, for every transport that has any.
 
 A registry's images have them in a *lookaside* store beside it (files or a web server), or in the registry itself where
-that has the extension for it; those of sigstore are attached, as a manifest with a tag made from the digest.
+that has the extension for it; those of sigstore are attached, as a manifest with a tag made from the digest, or as
+bundles, in manifests that say which one they are about.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 import os
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +33,7 @@ from asyncpull.spec.fields import Fields
 from asyncpull.spec.manifest import Descriptor
 from asyncpull.spec.mediatype import OCI_MANIFEST
 from asyncpull.spec.signature import (
+    BUNDLE_TYPE,
     SIGNATURE_LIMIT,
     SIGNATURES_LIMIT,
     SIGNATURES_SIZE_LIMIT,
@@ -39,6 +42,7 @@ from asyncpull.spec.signature import (
     signature_from_file,
 )
 from asyncpull.trust.registriesd import signature_url
+from asyncpull.trust.statement import SIGNED_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -50,6 +54,10 @@ if TYPE_CHECKING:
     from asyncpull.store.views import ImageRecord
     from asyncpull.trust.registriesd import RegistriesDirectory
     from asyncpull.trust.scopes import ImageScopes
+
+_PREDICATE = "dev.sigstore.bundle.predicateType"
+# cosign lists its bundles by the type of their empty config where the registry does not list them itself.
+_MAY_BE_BUNDLES = frozenset({BUNDLE_TYPE, "application/vnd.oci.empty.v1+json", ""})
 
 
 class Signatures(Protocol):
@@ -89,8 +97,10 @@ class RegistrySignatures:
         directory = await self._directory()
         listed = await self._client.listed_signatures(self._reference, manifest)
         beside = await self._beside(directory, manifest) if listed is None else parse_listed(listed)
-        attached = await self._attached(manifest) if directory.uses_attachments(self._image) else ()
-        return (*beside, *attached)
+        if not directory.uses_attachments(self._image):
+            return beside
+        bundles = await attached_bundles(self._client, self._reference, manifest)
+        return (*beside, *await self._attached(manifest), *bundles)
 
     async def _beside(self, directory: RegistriesDirectory, manifest: Digest) -> tuple[Signature, ...]:
         base = directory.lookaside(self._image)
@@ -125,6 +135,32 @@ class RegistrySignatures:
             payload = await source.blob_bytes(layer, SIGNATURE_LIMIT)
             found.append(SigstoreSignature(layer.media_type, payload, MappingProxyType(dict(layer.annotations))))
         return tuple(found)
+
+
+async def attached_bundles(
+    client: RegistryClient, reference: Reference, manifest: Digest
+) -> tuple[SigstoreSignature, ...]:
+    """The bundles of sigstore that are about ``manifest`` in the repository of ``reference``.
+
+    Raises SourceError, DocumentError.
+    """
+    source = RegistrySource(client, reference)
+    found: list[SigstoreSignature] = []
+    size = 0
+    for referrer in await client.referrers(reference, manifest):
+        if referrer.artifact_type not in _MAY_BE_BUNDLES or not _may_sign(referrer.descriptor.annotations):
+            continue
+        document = await source.manifest(referrer.descriptor.digest)
+        bundle = parse_bundle_manifest(document.raw)
+        if bundle is None:
+            continue
+        payload = await source.blob_bytes(bundle, SIGNATURE_LIMIT)
+        size += len(payload)
+        _require_size(size, str(reference))
+        if len(found) == SIGNATURES_LIMIT:
+            raise _too_many(str(reference))
+        found.append(SigstoreSignature(BUNDLE_TYPE, payload))
+    return tuple(found)
 
 
 class DirectorySignatures:
@@ -216,6 +252,49 @@ def parse_attachments(raw: bytes, media_type: str | None) -> tuple[Descriptor, .
         raise _too_many(what)
     _require_size(sum(each.size for each in found), what)
     return tuple(found)
+
+
+def is_bundle(signature: Signature) -> bool:
+    """Whether it is a bundle of sigstore, which is in a manifest of its own."""
+    return isinstance(signature, SigstoreSignature) and signature.media_type == BUNDLE_TYPE
+
+
+def parse_bundle_manifest(raw: bytes) -> Descriptor | None:
+    """The bundle that is the one layer of a manifest; None where that holds something else. Raises DocumentError."""
+    what = "the manifest of a bundle"
+    manifest = Fields.from_bytes(raw, what)
+    layers = manifest.array("layers")
+    annotations = manifest.get("annotations", dict, {})
+    if manifest.get("artifactType", str, "") != BUNDLE_TYPE or len(layers) != 1 or not _may_sign(annotations):
+        return None
+    layer = Fields.of(*layers[0])
+    return Descriptor(layer.get("mediaType", str, ""), Digest.parse(layer.get("digest", str)), layer.get("size", int))
+
+
+def bundle_manifest(subject: Descriptor, config: Descriptor, bundle: Descriptor) -> bytes:
+    """The manifest that says of ``bundle`` that it is about ``subject``."""
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": BUNDLE_TYPE,
+            "config": descriptor_as_json(config),
+            "layers": [descriptor_as_json(bundle)],
+            "subject": descriptor_as_json(subject),
+            "annotations": {"dev.sigstore.bundle.content": "dsse-envelope", _PREDICATE: SIGNED_IMAGE},
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def descriptor_as_json(descriptor: Descriptor) -> dict[str, object]:
+    """What a manifest says of a blob."""
+    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
+
+
+def _may_sign(annotations: Mapping[str, object]) -> bool:
+    """Whether a bundle is a signature, as far as annotations say: most attestations are none, and larger."""
+    return annotations.get(_PREDICATE, SIGNED_IMAGE) == SIGNED_IMAGE
 
 
 def parse_listed(raw: bytes) -> tuple[Signature, ...]:

@@ -105,6 +105,66 @@ def log_entry(
     return json.dumps({"SignedEntryTimestamp": encode(raw_sign(log, canonical)), "Payload": entry})
 
 
+BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_STATEMENT = "application/vnd.in-toto+json"
+
+
+def statement(digest: str, name: str | None = None, **changes: object) -> bytes:
+    """What cosign signs in a bundle: that an image may be used, under a name if one is given."""
+    annotations = {} if name is None else {"docker-reference": name}
+    subject = {"digest": {"sha256": digest.removeprefix("sha256:")}, "annotations": annotations}
+    document = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [subject],
+        "predicateType": "https://sigstore.dev/cosign/sign/v1",
+        "predicate": {},
+    }
+    return json.dumps(document | changes).encode()
+
+
+def bundle(key: SigstoreKey, content: bytes, *, certificate: bytes | None = None, entries: object = None) -> bytes:
+    """A bundle with a statement that ``key`` signs; ``certificate`` is in PEM."""
+    signed = b" ".join([b"DSSEv1", b"%d" % len(_STATEMENT), _STATEMENT.encode(), b"%d" % len(content), content])
+    material: dict[str, object] = {"publicKey": {"hint": "whatever"}}
+    if certificate is not None:
+        der = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
+        material = {"certificate": {"rawBytes": encode(der)}}
+    if entries is not None:
+        material["tlogEntries"] = entries
+    signature = encode(raw_sign(key, signed))
+    envelope = {"payload": encode(content), "payloadType": _STATEMENT, "signatures": [{"sig": signature}]}
+    return json.dumps({"mediaType": BUNDLE_TYPE, "verificationMaterial": material, "dsseEnvelope": envelope}).encode()
+
+
+def bundle_entry(
+    log: ec.EllipticCurvePrivateKey, key_or_certificate: bytes, raw: bytes, content: bytes, when: datetime
+) -> dict[str, object]:
+    """What a log promises about the bundle ``raw``, as an entry for it; ``content`` is its statement."""
+    signature = json.loads(raw)["dsseEnvelope"]["signatures"][0]["sig"]
+    spec = {
+        "envelopeHash": {"algorithm": "sha256", "value": "0" * 64},
+        "payloadHash": {"algorithm": "sha256", "value": hashlib.sha256(content).hexdigest()},
+        "signatures": [{"signature": signature, "verifier": encode(key_or_certificate)}],
+    }
+    body = encode(json.dumps({"apiVersion": "0.0.1", "kind": "dsse", "spec": spec}).encode())
+    log_id = hashlib.sha256(b"log")
+    promised = {
+        "body": body,
+        "integratedTime": int(when.timestamp()),
+        "logID": log_id.hexdigest(),
+        "logIndex": 25579,
+    }
+    canonical = json.dumps(promised, sort_keys=True, separators=(",", ":")).encode()
+    return {
+        "logIndex": "25579",
+        "logId": {"keyId": encode(log_id.digest())},
+        "kindVersion": {"kind": "dsse", "version": "0.0.1"},
+        "integratedTime": str(promised["integratedTime"]),
+        "inclusionPromise": {"signedEntryTimestamp": encode(raw_sign(log, canonical))},
+        "canonicalizedBody": body,
+    }
+
+
 def encode(data: bytes) -> str:
     return base64.b64encode(data).decode()
 

@@ -18,6 +18,7 @@ from asyncpull.registry.config import RegistryAccess
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.reference import parse_reference
 from asyncpull.spec.signature import SIGNATURES_LIMIT, SIGSTORE_TYPE, SigstoreSignature, SimpleSignature
+from asyncpull.spec.source import SourceDocument
 from asyncpull.trust.gate import Gate
 from asyncpull.trust.policyfile import TrustOptions
 from asyncpull.trust.scopes import of_reference
@@ -205,7 +206,8 @@ async def test_the_registrys_own_place(desk: Desk) -> None:
     async with RegistryClient(ACCESS) as client:
         sink = RegistrySink(client, reference, of_reference(reference), Gate(desk.options).directory)
         digest = Digest.parse(IMAGE.manifest.digest)
-        await sink.put_signatures(digest, (there, SimpleSignature(b"\x90new")), is_instance=False)
+        document = SourceDocument(IMAGE.manifest.data, IMAGE.manifest.media_type, digest)
+        await sink.put_signatures(document, (there, SimpleSignature(b"\x90new")), is_instance=False)
     (put,) = [request for request in desk.registry.asked(path) if request.method == "PUT"]
     sent = json.loads(put.body)
     assert (sent["schemaVersion"], sent["type"], sent["content"]) == (2, "atomic", "kG5ldw==")
