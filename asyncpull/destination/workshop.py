@@ -24,7 +24,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from typing import TYPE_CHECKING
 
 from asyncpull import waiting
-from asyncpull.errors import StoreError
+from asyncpull.errors import StoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked, try_lock
 from asyncpull.store.files import disk_errors, sync_file, write_new
 
@@ -138,7 +138,7 @@ async def _enter(path: Path, made: list[Path], held: AsyncExitStack, mode: LockM
         if lock.is_current():
             return
         await held.aclose()
-    raise failure or StoreError("is made and removed again and again by others", str(path))
+    raise StoreWriteError("no directory stays there", str(path), _ELSEWHERE) from failure
 
 
 def _prepare(path: Path, made: list[Path]) -> None:

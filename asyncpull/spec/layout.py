@@ -128,7 +128,7 @@ class LayoutIndex:
             entry.annotations.get(REF_NAME) or entry.annotations.get(IMAGE_NAME) or f"@{number}"
             for number, entry in enumerate(self.entries)
         ]
-        return f"there is {', '.join(names[:20])}{' …' * (len(names) > 20)}" if names else "there is none at all"
+        return f"it has {', '.join(names[:20])}{' …' * (len(names) > 20)}" if names else "it has none at all"
 
     def with_image(self, name: str | None, media_type: str, digest: Digest, size: int) -> bytes:
         """An ``index.json`` in which ``name`` stands for that document, and for nothing else.

@@ -81,6 +81,19 @@ async def test_what_cannot_be_done(command: Command, arguments: tuple[str, ...],
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "place", ["oci:{0}/file", "dir:{0}/file", "oci:{0}/file/l", "oci-archive:{0}/file/a.tar", "oci:/proc/l"]
+)
+async def test_a_place_that_cannot_be_written(
+    command: Command, registry: RegistrySimulator, place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    source = f"docker://{registry.address}/a/b:1"
+    ended = await copy(command, "--tls-verify=false", source, place.format(tmp_path))
+    assert (ended.code, ended.out) == (73, "")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
 async def test_each_side_has_its_credentials(command: Command, tmp_path: Path) -> None:
     async with RegistrySimulator() as registry:
         registry.protection = Basic("user", "secret")

@@ -77,7 +77,7 @@ def test_what_cannot_be_chosen(
 def test_the_hint_names_what_there_is() -> None:
     with pytest.raises(UsageError) as caught:
         index_of(A, NAMELESS, DOCKER).choose(None, None)
-    assert caught.value.hint == "choose one by :NAME or :@N; there is one, @1, latest"
+    assert caught.value.hint == "choose one by :NAME or :@N; it has one, @1, latest"
 
 
 def new(name: str = "") -> dict[str, Any]:
