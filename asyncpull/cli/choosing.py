@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from asyncpull.cli.complaint import complain
-from asyncpull.errors import AsyncpullError, NotInStoreError, PolicyError, SourceError
+from asyncpull.errors import AsyncpullError, NotInStoreError, PolicyError, SourceError, UsageError
 from asyncpull.spec.reference import has_domain, parse_reference
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ class Choice:
 def choose_all(texts: Sequence[str], settings: Settings) -> list[Choice]:
     """Settle what each of ``texts`` means, outside of any event loop. What is configured is read for short names only.
 
-    Raises InvalidReferenceError, ConfigurationError, and UsageError where somebody must be asked and nobody is there.
+    Raises InvalidReferenceError, ConfigurationError, and UsageError for images of other places than registries, and
+    where somebody must be asked and nobody is there.
     """
+    for text in texts:
+        _require_registry(text)
     if all(text.startswith("docker://") or has_domain(text) for text in texts):
         return [Choice(text, (parse_reference(text),)) for text in texts]
     from asyncpull.cli import logs
@@ -102,6 +105,17 @@ async def _record(choice: Choice, reference: Reference) -> None:
         except AsyncpullError as error:
             # The image is there, which is what was asked for.
             complain(f"the choice of {reference.name} for {choice.record} was not recorded: {error}", error.hint)
+
+
+def _require_registry(text: str) -> None:
+    from asyncpull.spec.location import RegistryLocation, parse_location
+
+    location = parse_location(text)
+    if not isinstance(location, RegistryLocation):
+        raise UsageError(
+            f"{text} is not an image of a registry",
+            f"asyncpull copy {text} containers-storage:NAME brings it into the store",
+        )
 
 
 def _ask(text: str, found: Candidates) -> Reference:

@@ -6,8 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from asyncpull.cli.opening import access_to, registry_access
-from asyncpull.errors import StoreCorruptError, UsageError
+from asyncpull.errors import DocumentError, StoreCorruptError, UsageError
 from asyncpull.memberindex import open_members
 from asyncpull.registry.client import RegistryClient
 from asyncpull.resolve import resolve_manifest
@@ -31,7 +30,7 @@ from asyncpull.store.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from asyncpull.cli.settings import Settings
+    from asyncpull.access import Access
     from asyncpull.source.layout import LayoutReader
     from asyncpull.spec.platform import Platform
     from asyncpull.store.views import ImageRecord
@@ -48,9 +47,9 @@ class LocatedImage:
     record: ImageRecord | None = None
 
 
-async def digest_of(reference: str, wanted: Platform | None, settings: Settings) -> str:
+async def digest_of(reference: str, wanted: Platform | None, access: Access) -> str:
     """The digest that ``reference`` has: of the index if there is one, or of the instance for ``wanted``."""
-    location, access = parse_location(reference), access_to(settings)
+    location = parse_location(reference)
     if isinstance(location, StorageLocation):
         async with Store.open(access.store_at(location)) as store:
             return (await store.image(location.name)).digest
@@ -60,7 +59,7 @@ async def digest_of(reference: str, wanted: Platform | None, settings: Settings)
         return str((await resolve_manifest(source, reference, wanted))[1].digest)
 
 
-async def tags_of(repository: str, settings: Settings) -> tuple[str, tuple[str, ...]]:
+async def tags_of(repository: str, access: Access) -> tuple[str, tuple[str, ...]]:
     """The full name of ``repository``, and its tags as its registry lists them; or those of a layout or an archive."""
     location = parse_location(repository)
     match location:
@@ -70,10 +69,10 @@ async def tags_of(repository: str, settings: Settings) -> tuple[str, tuple[str, 
                     f"{repository}: no tag or digest is wanted here, all tags of the repository are listed"
                 )
             reference = location.reference
-            async with RegistryClient(registry_access(settings)) as client:
+            async with RegistryClient(access.registry, retry=access.retry) as client:
                 return reference.name, await client.tags(reference)
         case LayoutLocation(name=None, number=None) | LayoutArchiveLocation(name=None, number=None):
-            async with open_source(location, access_to(settings)) as source:
+            async with open_source(location, access) as source:
                 return str(location), (await cast("LayoutReader", source).index()).names
         case DockerArchiveLocation(reference=None, number=None):
             from asyncpull.source.dockerarchive import images_in
@@ -90,17 +89,17 @@ async def tags_of(repository: str, settings: Settings) -> tuple[str, tuple[str, 
             )
 
 
-async def raw_manifest(reference: str, wanted: Platform | None, settings: Settings) -> bytes:
+async def raw_manifest(reference: str, wanted: Platform | None, access: Access) -> bytes:
     """The exact bytes of what ``reference`` names, or of the instance for ``wanted``."""
-    async with open_source(parse_location(reference), access_to(settings)) as source:
+    async with open_source(parse_location(reference), access) as source:
         if wanted is None:
             return (await source.manifest()).raw
         return (await resolve_manifest(source, reference, wanted))[1].raw
 
 
-async def located_image(reference: str, wanted: Platform | None, settings: Settings) -> LocatedImage:
+async def located_image(reference: str, wanted: Platform | None, access: Access) -> LocatedImage:
     """The manifest and config that ``reference`` stands for."""
-    location, access = parse_location(reference), access_to(settings)
+    location = parse_location(reference)
     if isinstance(location, StorageLocation):
         async with Store.open(access.store_at(location)) as store:
             return await _stored(await store.image(location.name), store)
@@ -113,7 +112,11 @@ async def located_image(reference: str, wanted: Platform | None, settings: Setti
 
 def manifest_digest(path: Path) -> str:
     """The digest of the manifest in a file; of schema 1 without its signatures. Raises SourceError, DocumentError."""
-    return str(document_digest(read_small(path, MANIFEST_LIMIT)))
+    raw = read_small(path, MANIFEST_LIMIT)
+    try:
+        return str(document_digest(raw))
+    except DocumentError as error:
+        raise DocumentError(f"{path}: {error}") from error
 
 
 async def _stored(record: ImageRecord, store: Store) -> LocatedImage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,10 @@ import click
 from asyncpull.cli.formats import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from typing import TypeVar
 
-    from asyncpull.access import Access
     from asyncpull.cli.settings import Settings
     from asyncpull.limits import Limits
     from asyncpull.registry.config import RegistryAccess
@@ -70,13 +70,6 @@ def trust_options(settings: Settings) -> TrustOptions:
     return TrustOptions(_path(settings.policy), settings.insecure_policy, _path(settings.registries_d))
 
 
-def access_to(settings: Settings) -> Access:
-    """How the place of any location is reached, by the global options alone."""
-    from asyncpull.access import Access
-
-    return Access(registry_access(settings), store=store_config(settings))
-
-
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
@@ -122,7 +115,13 @@ def policy_option(command: Decorated) -> Decorated:
 
 
 _LIMIT_OPTIONS = (
-    click.option("--max-parallel-downloads", metavar="N", type=click.IntRange(min=1), help="Blobs fetched at once."),
+    click.option(
+        "--max-parallel-downloads",
+        "--image-parallel-copies",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Blobs fetched at once.",
+    ),
     click.option(
         "--bandwidth",
         metavar="RATE",
@@ -147,15 +146,40 @@ def wanted_limits(max_parallel_downloads: int | None, bandwidth: int | None) -> 
     return limits if max_parallel_downloads is None else replace(limits, max_parallel_downloads=max_parallel_downloads)
 
 
-def wanted_platform(
-    platform: str | None, override_os: str | None, override_arch: str | None, override_variant: str | None
-) -> Platform | None:
-    """The platform that the options ask for; None where they ask for nothing. Raises UsageError."""
+_BLOB_INFO_OPTION = click.option(
+    "--blob-info-cache",
+    envvar="ASYNCPULL_BLOB_INFO_CACHE",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What is known about blobs; podman's, if not given.",
+)
+
+
+def blob_info_option(command: Decorated) -> Decorated:
+    """Give a verb the option that says where it is remembered who has which blob."""
+    return _BLOB_INFO_OPTION(command)
+
+
+def wanted_blob_info(chosen: Path | None) -> Path | None:
+    """The file that was chosen, or podman's; None where podman would have none."""
+    from asyncpull.blobinfo import cache_path
+    from asyncpull.registry.credentials import user_id
+
+    return chosen or cache_path(os.environ, user_id(os.environ))
+
+
+def wanted_platform(values: Mapping[str, object]) -> Platform | None:
+    """The platform that options with these ``values`` ask for; None where they ask for nothing. Raises UsageError."""
     from asyncpull.spec.platform import host_platform, parse_platform
 
-    if not any((platform, override_os, override_arch, override_variant)):
+    def text(name: str) -> str:
+        return value if isinstance(value := values.get(name), str) else ""
+
+    platform, variant = text("platform"), text("override_variant")
+    system, architecture = text("override_os"), text("override_arch")
+    if not any((platform, variant, system, architecture)):
         return None
     wanted = parse_platform(platform) if platform else host_platform()
-    if override_os or override_arch:
-        wanted = parse_platform(f"{override_os or wanted.os}/{override_arch or wanted.architecture}")
-    return replace(wanted, variant=override_variant) if override_variant else wanted
+    if system or architecture:
+        wanted = parse_platform(f"{system or wanted.os}/{architecture or wanted.architecture}")
+    return replace(wanted, variant=variant) if variant else wanted

@@ -1,7 +1,7 @@
 """The two sides of a copy: options that begin with ``--src-`` and ``--dest-``, and the access that they describe.
 
 Where a side says nothing of its own, the global options hold for it. A verb that has one place only has the options
-without a beginning, and of those that are global nothing besides.
+without a beginning, and of those that are global nothing besides. How often is retried is said once, for both sides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from asyncpull.access import Access
     from asyncpull.cli.settings import Settings
     from asyncpull.registry.credentials import Credentials
-    from asyncpull.retry import RetryPolicy
 
     Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
@@ -31,6 +30,10 @@ ONLY: Final = ""
 
 _DIRECTORY = click.Path(file_okay=False)
 _FILE = click.Path(dir_okay=False)
+
+_RETRY_OPTION = click.option(
+    "--retry-times", metavar="N", type=click.IntRange(min=0), help="How often a failed request is repeated."
+)
 
 
 def side_options(side: str) -> Callable[[Decorated], Decorated]:
@@ -67,9 +70,15 @@ def side_options(side: str) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
-def side_access(side: str, values: Mapping[str, object], settings: Settings, retry: RetryPolicy | None) -> Access:
+def retry_option(command: Decorated) -> Decorated:
+    """Give a verb the option that says how patient it is; its value arrives as ``retry_times``."""
+    return _RETRY_OPTION(command)
+
+
+def side_access(side: str, values: Mapping[str, object], settings: Settings) -> Access:
     """How the ``side`` is reached whose options have these ``values``. Raises UsageError."""
     from asyncpull.access import Access
+    from asyncpull.retry import RetryPolicy
 
     def name_of(option: str) -> str:
         return f"{side}_{option}" if side else option
@@ -82,7 +91,7 @@ def side_access(side: str, values: Mapping[str, object], settings: Settings, ret
         value = text(name)
         return None if value is None else Path(value)
 
-    own = values.get(name_of("tls_verify"))
+    own, times = values.get(name_of("tls_verify")), values.get("retry_times")
     registry = registry_access(settings)
     registry = replace(
         registry,
@@ -97,7 +106,7 @@ def side_access(side: str, values: Mapping[str, object], settings: Settings, ret
         raise UsageError(f"{_prefix(side)}no-creds excludes other options that name credentials")
     return Access(
         registry=registry,
-        retry=retry,
+        retry=RetryPolicy(attempts=times + 1) if isinstance(times, int) else None,
         daemon_host=text("daemon_host"),
         shared_blobs=path("shared_blob_dir"),
         store=store_config(settings),

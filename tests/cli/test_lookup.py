@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.images import image, index, write_directory, write_layout
 from tests.support.pulls import layer
+from tests.support.registry_simulator import Basic, RegistrySimulator
 from tests.support.schema1 import as_schema1, signed
 
 if TYPE_CHECKING:
@@ -65,6 +67,31 @@ def test_names_in_files_are_listed(command: Command, places: dict[str, str], tmp
         assert command("tags", place).code == 64
 
 
+def test_an_image_is_reached_as_it_is_copied(command: Command, places: dict[str, str], tmp_path: Path) -> None:
+    layout, shared = f"oci:{tmp_path}/apart:1", ("--shared-blob-dir", f"{tmp_path}/shared")
+    copied = command("copy", "--dest-shared-blob-dir", f"{tmp_path}/shared", places["oci"], layout)
+    assert copied.code == 0, copied.err
+    assert command("inspect", layout).code == 2
+    assert command("inspect", "--config", *shared, layout).out.encode() == SAMPLE.config.data
+    assert command("digest", *shared, layout).out.strip() == SAMPLE.manifest.digest
+    assert command("tags", *shared, f"oci:{tmp_path}/apart").out == "1\n"
+    assert command("verify", *shared, "--insecure-policy", layout).code == 0
+
+
+async def test_credentials_are_for_one_command(command: Command) -> None:
+    async with RegistrySimulator() as registry:
+        registry.protection = Basic("user", "secret")
+        registry.add_image("a/b", "1", SAMPLE)
+        place = f"docker://{registry.address}/a/b:1"
+        for verb in ("inspect", "digest", "verify", "tags"):
+            name = place.removesuffix(":1") if verb == "tags" else place
+            arguments = (verb, "--tls-verify=false", "--insecure-policy", name)
+            assert (await asyncio.to_thread(command, *arguments)).code == 77
+            ended = await asyncio.to_thread(command, *arguments, "--creds=user:secret")
+            assert ended.code == 0, ended.err
+            assert "secret" not in ended.out + ended.err
+
+
 @pytest.mark.parametrize("place", ["oci:{0}/none:1", "dir:{0}/none", "oci-archive:{0}/none", "docker-archive:{0}/none"])
 def test_what_is_not_there(command: Command, place: str, tmp_path: Path) -> None:
     for verb in ("inspect", "digest"):
@@ -78,6 +105,10 @@ def test_the_digest_of_a_file(command: Command, tmp_path: Path) -> None:
         file.write_bytes(content)
         told = command("manifest-digest", str(file)).out.strip()
         assert told == (digest or command("manifest-digest", str(file), "--json").json()["digest"])
+    file.write_bytes(b"\xff")
+    ended = command("manifest-digest", str(file))
+    assert (ended.code, ended.out) == (65, "")
+    assert str(file) in ended.err
     file.write_bytes(plain)
     assert command("manifest-digest", str(file)).out.strip() == told, "a signature is no part of it"
     assert command("manifest-digest", str(tmp_path / "none")).code == 2

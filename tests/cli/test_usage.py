@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         ["pull", "--no-such-option", "x"],
         ["pull", "lower/UPPER"],
         ["pull", "good", "bad reference"],
+        ["pull", "oci:layout:name"],
+        ["plan", "containers-storage:name"],
         ["pull", "--pull", "sometimes", "x"],
         ["pull", "--max-parallel-downloads", "0", "x"],
         ["pull", "--platform", "linux", "x"],

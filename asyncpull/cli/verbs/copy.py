@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from asyncpull.cli import exit_codes, namespace
-from asyncpull.cli.opening import limit_options, platform_options, trust_options, wanted_limits, wanted_platform
+from asyncpull.cli.opening import (
+    blob_info_option,
+    limit_options,
+    platform_options,
+    trust_options,
+    wanted_blob_info,
+    wanted_limits,
+    wanted_platform,
+)
 from asyncpull.cli.output import write_json
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import DESTINATION, SOURCE, side_access, side_options
+from asyncpull.cli.sides import DESTINATION, SOURCE, retry_option, side_access, side_options
 from asyncpull.cli.signing import signing_options, wanted_passphrase, wanted_signing
 from asyncpull.errors import StoreWriteError, UsageError
 
@@ -56,14 +63,8 @@ _COMPRESSIONS = ("gzip", "zstd", "none")
 @click.option("--additional-tag", "tags", metavar="REF", multiple=True, help="One more name, where several are held.")
 @click.option("--foreign-layers", is_flag=True, help="Copy also layers that are to be had elsewhere.")
 @click.option("--digestfile", type=click.Path(path_type=Path), metavar="FILE", help="Write the digest there.")
-@click.option("--retry-times", metavar="N", type=click.IntRange(min=0), help="How often a failed request is repeated.")
-@click.option(
-    "--blob-info-cache",
-    envvar="ASYNCPULL_BLOB_INFO_CACHE",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="What is known about blobs; podman's, if not given.",
-)
+@retry_option
+@blob_info_option
 @side_options(SOURCE)
 @side_options(DESTINATION)
 @signing_options
@@ -89,14 +90,9 @@ def copy(
     tags: Sequence[str],
     foreign_layers: bool,
     digestfile: Path | None,
-    retry_times: int | None,
     blob_info_cache: Path | None,
     max_parallel_downloads: int | None,
     bandwidth: int | None,
-    platform: str | None,
-    override_os: str | None,
-    override_arch: str | None,
-    override_variant: str | None,
     **values: object,
 ) -> int:
     """Copy an image from SRC to DST, which is what it was until all of it is there.
@@ -105,10 +101,7 @@ def copy(
     docker-archive:FILE[:REF], docker-daemon:REF, containers-storage:NAME; tarball:FILE as SRC. Of an index the instance
     for the platform is copied, unless --all or --multi-arch say otherwise.
     """
-    from asyncpull.blobinfo import cache_path
     from asyncpull.copyplan import COMPRESSIONS, CopyOptions, ManifestFormat
-    from asyncpull.registry.credentials import user_id
-    from asyncpull.retry import RetryPolicy
     from asyncpull.spec.location import StorageLocation, parse_location
     from asyncpull.spec.reference import parse_reference
 
@@ -129,13 +122,11 @@ def copy(
         takes_foreign_layers=foreign_layers,
         variants=tuple(COMPRESSIONS[each] for each in dict.fromkeys(variants)),
     )
-    wanted = wanted_platform(platform, override_os, override_arch, override_variant)
+    wanted = wanted_platform(values)
     limits, settings = wanted_limits(max_parallel_downloads, bandwidth), session.settings
     if any(isinstance(each, StorageLocation) for each in places):
         namespace.enter()
-    retry = None if retry_times is None else RetryPolicy(attempts=retry_times + 1)
-    blob_info = blob_info_cache or cache_path(os.environ, user_id(os.environ))
-    access = [side_access(side, values, settings, retry) for side in (SOURCE, DESTINATION)]
+    access = [side_access(side, values, settings) for side in (SOURCE, DESTINATION)]
     passphrase = wanted_passphrase(values)
 
     async def work() -> int:
@@ -149,7 +140,7 @@ def copy(
                 platform=wanted,
                 limits=limits,
                 reporter=reporter,
-                blob_info=blob_info,
+                blob_info=wanted_blob_info(blob_info_cache),
                 trust=trust_options(settings),
             ) as copier:
                 copied = await copier.copy(*places, options, await wanted_signing(values, passphrase))

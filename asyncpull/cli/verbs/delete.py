@@ -9,7 +9,7 @@ import click
 from asyncpull.cli import namespace
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import ONLY, side_access, side_options
+from asyncpull.cli.sides import ONLY, retry_option, side_access, side_options
 from asyncpull.cli.targets import for_each
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("references", metavar="REF…", nargs=-1, required=True)
 @click.option("--only-tag", is_flag=True, help="Let a registry forget the tag and keep the image, if it can.")
 @side_options(ONLY)
+@retry_option
 @global_options
 @click.pass_obj
 def delete(session: Session, /, references: Sequence[str], only_tag: bool, **place: object) -> int:
@@ -30,7 +31,7 @@ def delete(session: Session, /, references: Sequence[str], only_tag: bool, **pla
     from asyncpull.spec.location import StorageLocation, parse_location
 
     settings = session.settings
-    access = side_access(ONLY, place, settings, None)
+    access = side_access(ONLY, place, settings)
     locations = {text: parse_location(text) for text in references}
     if any(isinstance(each, StorageLocation) for each in locations.values()):
         namespace.enter()

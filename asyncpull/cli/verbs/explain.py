@@ -34,7 +34,7 @@ def explain(session: Session, /, reference: str, **platform: str | None) -> int:
     No registry is asked. Secrets are not shown, but programs that keep credentials are asked whether they have any.
     """
     settings = session.settings
-    chosen = wanted_platform(**platform)
+    chosen = wanted_platform(platform)
 
     async def work() -> int:
         from asyncpull.proxies import Proxies

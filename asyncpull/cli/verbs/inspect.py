@@ -11,6 +11,7 @@ from asyncpull.cli.opening import platform_options, wanted_platform
 from asyncpull.cli.output import write_bytes, write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
+from asyncpull.cli.sides import ONLY, retry_option, side_access, side_options
 from asyncpull.errors import UsageError
 
 
@@ -18,22 +19,25 @@ from asyncpull.errors import UsageError
 @click.argument("reference", metavar="REF")
 @click.option("--raw", is_flag=True, help="The exact bytes of the manifest, or of the index, that REF names.")
 @click.option("--config", is_flag=True, help="The exact bytes of the image's config.")
+@side_options(ONLY)
+@retry_option
 @platform_options
 @global_options
 @click.pass_obj
-def inspect(session: Session, /, reference: str, raw: bool, config: bool, **platform: str | None) -> int:
+def inspect(session: Session, /, reference: str, raw: bool, config: bool, **values: object) -> int:
     """Summarise an image as JSON, wherever it is: REF is docker://REF, oci:DIR[:NAME], containers-storage:NAME …"""
     if raw and config:
         raise UsageError("--raw and --config exclude each other")
-    wanted, settings = wanted_platform(**platform), session.settings
+    settings = session.settings
+    wanted, access = wanted_platform(values), side_access(ONLY, values, settings)
 
     async def work() -> int:
         from asyncpull.cli.lookup import located_image, raw_manifest, summary_of
 
         if raw:
-            write_bytes(await raw_manifest(reference, wanted, settings))
+            write_bytes(await raw_manifest(reference, wanted, access))
             return exit_codes.DONE
-        image = await located_image(reference, wanted, settings)
+        image = await located_image(reference, wanted, access)
         if config:
             write_bytes(image.config)
         else:
@@ -45,17 +49,20 @@ def inspect(session: Session, /, reference: str, raw: bool, config: bool, **plat
 
 @click.command("digest")
 @click.argument("reference", metavar="REF")
+@side_options(ONLY)
+@retry_option
 @platform_options
 @global_options
 @click.pass_obj
-def digest(session: Session, /, reference: str, **platform: str | None) -> int:
+def digest(session: Session, /, reference: str, **values: object) -> int:
     """Print the digest that a reference has now: of the index, or with --platform of the instance in it."""
-    wanted, settings = wanted_platform(**platform), session.settings
+    settings = session.settings
+    wanted, access = wanted_platform(values), side_access(ONLY, values, settings)
 
     async def work() -> int:
         from asyncpull.cli.lookup import digest_of
 
-        found = await digest_of(reference, wanted, settings)
+        found = await digest_of(reference, wanted, access)
         if settings.json:
             write_json({"reference": reference, "digest": found})
         else:

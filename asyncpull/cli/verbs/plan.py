@@ -37,7 +37,7 @@ def plan(session: Session, /, references: Sequence[str], **platform: str | None)
     """
     from asyncpull.spec.reference import parse_reference
 
-    wanted = wanted_platform(**platform)
+    wanted = wanted_platform(platform)
     for text in references:
         parse_reference(text)  # what cannot be meant is told before anything is asked
     settings = session.settings

@@ -66,7 +66,7 @@ def prefetch(
     wanted = [*references, *(references_in(_read(file)) if file is not None else ())]
     if not wanted:
         raise UsageError("prefetch needs a REF, or a FILE that names some")
-    chosen, limits = wanted_platform(**platform), wanted_limits(max_parallel_downloads, bandwidth)
+    chosen, limits = wanted_platform(platform), wanted_limits(max_parallel_downloads, bandwidth)
     settings = session.settings
     namespace.enter()
 

@@ -60,7 +60,7 @@ def pull(
     """
     from asyncpull.spec.reference import parse_reference
 
-    wanted, limits = wanted_platform(**platform), wanted_limits(max_parallel_downloads, bandwidth)
+    wanted, limits = wanted_platform(platform), wanted_limits(max_parallel_downloads, bandwidth)
     for text in references:
         parsed = parse_reference(text)  # what cannot be meant is told before anything is asked or made
         if all_tags and (parsed.digest is not None or ":" in text.removeprefix("docker://").rpartition("/")[2]):

@@ -9,14 +9,16 @@ import click
 from asyncpull.cli import exit_codes
 from asyncpull.cli.choosing import choose_all, first_of
 from asyncpull.cli.complaint import single_line
-from asyncpull.cli.opening import access_to, platform_options, registry_access, trust_options, wanted_platform
+from asyncpull.cli.opening import platform_options, trust_options, wanted_platform
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
-from asyncpull.cli.settings import Session, Settings, global_options
+from asyncpull.cli.settings import Session, global_options
+from asyncpull.cli.sides import ONLY, retry_option, side_access, side_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncpull.access import Access
     from asyncpull.cli.choosing import Choice
     from asyncpull.registry.client import RegistryClient
     from asyncpull.spec.location import Location
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @click.argument("reference", metavar="REF")
+@side_options(ONLY)
+@retry_option
 @platform_options
 @global_options
 @click.pass_obj
-def verify(session: Session, /, reference: str, **platform: str | None) -> int:
+def verify(session: Session, /, reference: str, **values: object) -> int:
     """Say what each requirement of the policy comes to for an image, of any transport.
 
     No layer is asked for. The exit code is 65 if the policy refuses the image. Of an index, the instance for the
@@ -38,14 +42,15 @@ def verify(session: Session, /, reference: str, **platform: str | None) -> int:
     """
     from asyncpull.spec.location import RegistryLocation, parse_location
 
-    settings, wanted = session.settings, wanted_platform(**platform)
+    settings = session.settings
+    wanted, access = wanted_platform(values), side_access(ONLY, values, settings)
     location = parse_location(reference)
     choice = choose_all([location.text], settings)[0] if isinstance(location, RegistryLocation) else None
 
     async def work() -> int:
         from asyncpull.trust.gate import Gate
 
-        verdict = await _verdict(location, choice, wanted, Gate(trust_options(settings)), settings)
+        verdict = await _verdict(location, choice, wanted, Gate(trust_options(settings)), access)
         if settings.json:
             write_json(as_json(verdict))
         else:
@@ -56,7 +61,7 @@ def verify(session: Session, /, reference: str, **platform: str | None) -> int:
 
 
 async def _verdict(
-    location: Location, choice: Choice | None, wanted: Platform | None, gate: Gate, settings: Settings
+    location: Location, choice: Choice | None, wanted: Platform | None, gate: Gate, access: Access
 ) -> Verdict:
     from asyncpull.registry.client import RegistryClient
     from asyncpull.spec.location import RegistryLocation
@@ -64,16 +69,16 @@ async def _verdict(
 
     platform = wanted or host_platform()
     if choice is None:
-        return await _judged(location, platform, gate, settings, None)
-    async with RegistryClient(registry_access(settings)) as client:
+        return await _judged(location, platform, gate, access, None)
+    async with RegistryClient(access.registry, retry=access.retry) as client:
         return await first_of(
             choice,
-            lambda reference: _judged(RegistryLocation(str(reference)), platform, gate, settings, client),
+            lambda reference: _judged(RegistryLocation(str(reference)), platform, gate, access, client),
         )
 
 
 async def _judged(
-    location: Location, platform: Platform, gate: Gate, settings: Settings, client: RegistryClient | None
+    location: Location, platform: Platform, gate: Gate, access: Access, client: RegistryClient | None
 ) -> Verdict:
     """What comes of the manifest that a pull or a copy would take from ``location``."""
     from asyncpull.notary import evidence
@@ -81,7 +86,7 @@ async def _judged(
     from asyncpull.source.opening import open_source
     from asyncpull.spec.manifest import is_schema1
 
-    async with open_source(location, access_to(settings), client=client) as source:
+    async with open_source(location, access, client=client) as source:
         named = await source.manifest()
         raw, is_instance = named.raw, False
         if not is_schema1(named.raw, named.media_type):
