@@ -92,7 +92,7 @@ class Copier:
         self._limits = limits or Limits()
         self._events = EventHub(reporter or Silent())
         self._numbers = itertools.count(1)
-        self._clients: dict[int, RegistryClient] = {}
+        self._clients: dict[int, tuple[Access, RegistryClient]] = {}
         self._blob_info = blob_info
         self._exits = AsyncExitStack()
 
@@ -117,10 +117,13 @@ class Copier:
         destination: str | Location,
         options: CopyOptions | None = None,
         signing: Signing | None = None,
+        *,
+        access: Access | None = None,
     ) -> CopiedImage:
         """Copy what is at ``source`` to ``destination``, which has all of it afterwards, or what it had before.
 
         Signatures go along where the destination can hold them; ``signing`` says which are made, or left behind.
+        ``access`` is how this source is reached, where that is not as the others are.
 
         What was received stays for the next copy, where the destination has a place for it. Raises
         InvalidReferenceError and UsageError for what cannot be meant; SourceError where a side does not answer;
@@ -132,7 +135,9 @@ class Copier:
         started = time.monotonic()
         tell(CopyStarted, destination=str(places[1]))
         try:
-            copied = await self._copy(*places, options or CopyOptions(), signing or Signing(), tell)
+            copied = await self._copy(
+                *places, options or CopyOptions(), signing or Signing(), access or self._source, tell
+            )
         except BaseException as error:
             tell(CopyFailed, reason=str(error) or type(error).__name__)
             raise
@@ -141,13 +146,19 @@ class Copier:
         return replace(copied, seconds=seconds)
 
     async def _copy(
-        self, source: Location, destination: Location, options: CopyOptions, signing: Signing, tell: Teller
+        self,
+        source: Location,
+        destination: Location,
+        options: CopyOptions,
+        signing: Signing,
+        access: Access,
+        tell: Teller,
     ) -> CopiedImage:
         async with AsyncExitStack() as opened:
-            client = await self._client(self._source) if isinstance(source, RegistryLocation) else None
-            origin = await opened.enter_async_context(open_source(source, self._source, client=client))
+            client = await self._client(access) if isinstance(source, RegistryLocation) else None
+            origin = await opened.enter_async_context(open_source(source, access, client=client))
             if options.takes_foreign_layers and isinstance(source, RegistryLocation):
-                origin = await opened.enter_async_context(ForeignSource(origin, retry=self._source.retry))
+                origin = await opened.enter_async_context(ForeignSource(origin, retry=access.retry))
             if isinstance(destination, StorageLocation):
                 notary = await open_notary(self._gate, signing, source, origin, client, destination)
                 return await self._pull(origin, destination, options, notary, tell)
@@ -172,7 +183,7 @@ class Copier:
                 Fetcher(
                     room,
                     limits=limits.of_scheduler,
-                    retry=self._source.retry,
+                    retry=access.retry,
                     bandwidth=limits.bandwidth,
                     memory=limits.memory,
                 )
@@ -225,11 +236,11 @@ class Copier:
         return CopiedImage(source.name, str(destination), pulled.digest, digests, pulled.bytes_fetched, pulled.seconds)
 
     async def _client(self, access: Access) -> RegistryClient:
-        """The client for one side; both have the same where they are reached in the same way."""
+        """The client for one side; both have the same where they are reached in the same way, and all copies."""
         if id(access) not in self._clients:
             client = RegistryClient(access.registry, retry=access.retry)
-            self._clients[id(access)] = await self._exits.enter_async_context(client)
-        return self._clients[id(access)]
+            self._clients[id(access)] = access, await self._exits.enter_async_context(client)
+        return self._clients[id(access)][1]
 
 
 @dataclass(frozen=True, slots=True)

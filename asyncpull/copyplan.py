@@ -86,7 +86,8 @@ class CopyOptions:
     are more names for it, where the destination knows several. ``takes_foreign_layers`` moves also layers whose
     manifest says that they are to be had elsewhere. ``repositories`` are where a
     registry may have the blobs already, as ``domain/path``, besides the source's. ``variants`` are compressions in
-    which the index is to have an instance for each platform; where it has none, one is made.
+    which the index is to have an instance for each platform; where it has none, one is made. ``skips_equal`` leaves a
+    name alone that stands for the same document already, to the bit, where no signatures would come to it.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -99,6 +100,7 @@ class CopyOptions:
     takes_foreign_layers: bool = False
     repositories: tuple[str, ...] = ()
     variants: tuple[Compression, ...] = ()
+    skips_equal: bool = False
 
 
 class Treatment(Enum):

@@ -23,6 +23,7 @@ from asyncpull.spec.conversion import (
     missing_variants,
     replaced_layer,
 )
+from asyncpull.spec.destination import NamedDestination
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, is_schema1, parse_document
 from asyncpull.spec.mediatype import OCI_INDEX, is_index
 from asyncpull.spec.source import RebuildingSource, ReferredSource, SourceDocument
@@ -91,42 +92,69 @@ class ImageCopy:
 
     async def run(self) -> CopiedImage:
         """Do it, and give the name to it in the end. Raises what ``Copier.copy`` raises."""
-        before = document = await self._source.manifest()
-        is_judged = is_schema1(document.raw, document.media_type)
-        if is_judged:
-            if self._options.preserve_digests:
-                raise UsageError(f"{document.digest} is of schema 1", "copy it without --preserve-digests")
-            await self._notary.admit(document.raw, is_instance=False)
-            self._source = await self._transfer.convert(document)
-            document = await self._source.manifest()
-        parsed = parse_document(document.raw, document.media_type, document.digest, with_artifacts=True)
-        is_instance = False
-        for _ in range(_DEPTH):
-            if isinstance(parsed, Manifest) or self._options.selection.instances is not Instances.SYSTEM:
-                break
-            chosen = selected(parsed, self._options.selection, self._platform)[0]
-            document, parsed = await self._document(chosen)
-            before, is_instance = document, True
+        named = await self._source.manifest()
+        if is_schema1(named.raw, named.media_type):
+            document, parsed = await self._converted(named)
+            is_instance = False
+        else:
+            named, parsed, is_instance = await self._chosen(named)
+            document = named
+            await self._judge(document, parsed, is_instance=is_instance)
+        if await self._is_there(document, parsed):
+            return self._copied(document.digest)
         if isinstance(parsed, Index):
-            if self._options.selection.instances is Instances.INDEX_ONLY:
-                await self._notary.admit(document.raw, is_instance=False)
-            else:
-                await self._notary.bring(document.raw)
             document = await self._index(document, parsed, _DEPTH)
         else:
-            if not is_judged:
-                await self._notary.admit(document.raw, is_instance=is_instance)
             document = await self._manifest(document, parsed)
-        await self._notary.certify(before.digest, document, is_instance=False)
+        await self._notary.certify(named.digest, document, is_instance=False)
         if copies_referrers(self._options, self._source, self._destination):
             same = {digest for digest, after in self._digests.items() if digest == after}
-            await self._referrers(same | ({document.digest} & {before.digest}))
+            await self._referrers(same | ({document.digest} & {named.digest}))
         self._tell(CommitStarted)
         digest = await self._destination.commit(document)
         self._tell(CommitCompleted)
-        return CopiedImage(
-            self._source.name, self._destination.name, digest, self._digests, self._transfer.bytes_copied, 0.0
-        )
+        return self._copied(digest)
+
+    async def _converted(self, named: SourceDocument) -> tuple[SourceDocument, Manifest | Index]:
+        """What an image of schema 1 is read as, which takes its layers: it is judged before they are asked for."""
+        if self._options.preserve_digests:
+            raise UsageError(f"{named.digest} is of schema 1", "copy it without --preserve-digests")
+        await self._notary.admit(named.raw, is_instance=False)
+        self._source = await self._transfer.convert(named)
+        document = await self._source.manifest()
+        return document, parse_document(document.raw, document.media_type, document.digest, with_artifacts=True)
+
+    async def _chosen(self, named: SourceDocument) -> tuple[SourceDocument, Manifest | Index, bool]:
+        """What is copied of what the source names: all of it, or one instance, and whether it is one."""
+        document = named
+        parsed = parse_document(document.raw, document.media_type, document.digest, with_artifacts=True)
+        for _ in range(_DEPTH):
+            if isinstance(parsed, Manifest) or self._options.selection.instances is not Instances.SYSTEM:
+                break
+            document, parsed = await self._document(selected(parsed, self._options.selection, self._platform)[0])
+        return document, parsed, document is not named
+
+    async def _judge(self, document: SourceDocument, parsed: Manifest | Index, *, is_instance: bool) -> None:
+        """Have a manifest judged; of an index that is copied it is what it lists that is judged, one by one."""
+        if isinstance(parsed, Index) and self._options.selection.instances is not Instances.INDEX_ONLY:
+            await self._notary.bring(document.raw)
+        else:
+            await self._notary.admit(document.raw, is_instance=is_instance)
+
+    async def _is_there(self, document: SourceDocument, parsed: Manifest | Index) -> bool:
+        """Whether the name stands for the document already and that is good enough."""
+        options = self._options
+        if not options.skips_equal or not isinstance(self._destination, NamedDestination):
+            return False
+        is_other = (options.format, options.compression, options.variants, options.tags) != (None, None, (), ())
+        is_whole = isinstance(parsed, Manifest) or options.selection.instances is Instances.ALL
+        if is_other or not is_whole or self._notary.signs(document.digest):
+            return False
+        return await self._destination.digest() == document.digest
+
+    def _copied(self, digest: Digest) -> CopiedImage:
+        bytes_copied = self._transfer.bytes_copied
+        return CopiedImage(self._source.name, self._destination.name, digest, self._digests, bytes_copied, 0.0)
 
     async def _index(self, document: SourceDocument, index: Index, depth: int) -> SourceDocument:
         """Copy what is wanted of an index; the document that stands for it at the destination."""

@@ -80,6 +80,10 @@ class Notary:
             digest = document_digest(index)
             self._brought[digest] = await self._found.of(digest, is_instance=False)
 
+    def signs(self, manifest: Digest) -> bool:
+        """Whether a manifest that was admitted, or brought, will have signatures at the destination."""
+        return bool(self._signing.signers or self._brought.get(manifest))
+
     async def signatures(self, before: Digest, after: SourceDocument) -> tuple[Signature, ...]:
         """Those that the manifest has at the destination: what it brought along, and new ones.
 

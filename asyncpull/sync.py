@@ -21,11 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncpull.copyplan import Instances
-from asyncpull.errors import ConfigurationError, NotFoundError, SourceError, StoreError, UsageError
+from asyncpull.errors import AsyncpullError, ConfigurationError, NotFoundError, SourceError, StoreError, UsageError
+from asyncpull.newfile import exists
 from asyncpull.registry.client import RegistryClient
 from asyncpull.spec.location import DirectoryLocation, RegistryLocation
-from asyncpull.spec.manifest import Index, parse_document
 from asyncpull.spec.reference import parse_reference
 from asyncpull.syncfile import FILE_LIMIT, WantedTags, parse_sync_file
 
@@ -33,12 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncpull.access import Access
+    from asyncpull.copy import Copier
     from asyncpull.copyplan import CopyOptions
-    from asyncpull.errors import AsyncpullError
-    from asyncpull.spec.digest import Digest
+    from asyncpull.imagecopy import CopiedImage
     from asyncpull.spec.location import Location
     from asyncpull.spec.reference import Reference
     from asyncpull.syncfile import WantedRegistry
+    from asyncpull.trust.signing import Signing
 
 SOURCES = ("docker", "dir", "yaml")
 DESTINATIONS = ("docker", "dir")
@@ -60,6 +60,14 @@ class SyncStep:
     source: Location
     destination: Location
     access: Access
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedImage:
+    """A copy that was made, or was there."""
+
+    step: SyncStep
+    copied: CopiedImage
 
 
 async def find_images(
@@ -112,42 +120,29 @@ def plan_sync(
     return list(steps.values())
 
 
-def check_destination(location: Location) -> None:
-    """Refuse to overwrite a directory. Raises StoreError."""
-    if isinstance(location, DirectoryLocation) and os.path.lexists(location.path):
-        raise StoreError("is there already and is not overwritten", location.path, "remove it, or choose another place")
+async def sync_images(
+    copier: Copier,
+    steps: Sequence[SyncStep],
+    options: CopyOptions,
+    signing: Signing,
+    failed: Callable[[str, AsyncpullError], None],
+) -> list[SyncedImage]:
+    """Copy one image after another, but for those that a registry has already, to the bit; what became of each.
 
-
-async def is_there(step: SyncStep, destination: Access, options: CopyOptions) -> Digest | None:
-    """The digest of the image if a registry has it already, to the bit; None where it has to be copied.
-
-    Raises SourceError, DocumentError.
+    ``failed`` is told of what cannot be copied, and may raise to end it. No directory is overwritten.
     """
-    if not isinstance(step.source, RegistryLocation) or not isinstance(step.destination, RegistryLocation):
-        return None
-    if options.format is not None or options.compression is not None:
-        return None
-    async with (
-        RegistryClient(step.access.registry, retry=step.access.retry) as source,
-        RegistryClient(destination.registry, retry=destination.retry) as target,
-    ):
+    done: list[SyncedImage] = []
+    wanted = replace(options, skips_equal=True)
+    for step in steps:
         try:
-            endpoint, name = (await target.registries()).home(step.destination.reference), _name(step.destination)
-            held = await target.digest(endpoint, name)
-        except NotFoundError:
-            return None
-        from asyncpull.source.registry import RegistrySource
-
-        document = await RegistrySource(source, step.source.reference).manifest()
-    if document.digest != held:
-        return None
-    is_index = isinstance(parse_document(document.raw, document.media_type, with_artifacts=True), Index)
-    return held if not is_index or options.selection.instances is Instances.ALL else None
-
-
-def _name(location: RegistryLocation) -> str | Digest:
-    reference = location.reference
-    return reference.digest or reference.tag or ""
+            if isinstance(step.destination, DirectoryLocation) and os.path.lexists(step.destination.path):
+                raise exists(Path(step.destination.path))
+            copied = await copier.copy(step.source, step.destination, wanted, signing, access=step.access)
+        except AsyncpullError as error:
+            failed(str(step.source), error)
+        else:
+            done.append(SyncedImage(step, copied))
+    return done
 
 
 def _destination(transport: str, place: str) -> Location:
@@ -210,6 +205,8 @@ def _in_directory(root: Path, access: Access) -> list[SyncImage]:
 
 
 def _cannot_list(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        raise NotFoundError(f"there is no directory {error.filename}") from error
     raise StoreError(f"cannot be read: {error.strerror}", error.filename) from error
 
 

@@ -44,7 +44,8 @@ LEVELS = [
     {"publish", "pull", "transfer"},
     {"notary"},
     {"imagecopy", "prefetch"},
-    {"copy", "deletion", "sync"},
+    {"copy", "deletion"},
+    {"sync"},
     {"demo"},
     {"cli"},
 ]

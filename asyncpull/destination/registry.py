@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import DigestMismatchError, UsageError
+from asyncpull.errors import DigestMismatchError, NotFoundError, UsageError
 from asyncpull.spec.destination import Abilities
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class RegistryDestination:
     """What ``reference`` names, and ``names`` of the same repository besides, written through ``client``.
 
-    Implements asyncpull.spec.destination.Destination. Raises UsageError for names of other repositories; entering it
-    raises ConfigurationError and PolicyError.
+    Implements SizingDestination and NamedDestination of asyncpull.spec.destination. Raises UsageError for names of
+    other repositories; entering it raises ConfigurationError and PolicyError.
     """
 
     def __init__(self, client: RegistryClient, reference: Reference, names: Sequence[Reference] = ()) -> None:
@@ -67,6 +67,14 @@ class RegistryDestination:
     async def blob_size(self, digest: Digest) -> int | None:
         """How many bytes a blob has that the repository has; None if it is not known. Raises SourceError."""
         return await self._repository.blob_size(digest)
+
+    async def digest(self) -> Digest | None:
+        """The digest of what the name stands for now; None where it is free. Raises SourceError, DocumentError."""
+        endpoint = (await self._client.registries()).home(self._reference)
+        try:
+            return await self._client.digest(endpoint, self._tags[0] if self._tags else self._reference.digest or "")
+        except NotFoundError:
+            return None
 
     async def mount_blob(self, descriptor: Descriptor, repositories: Sequence[str]) -> bool:
         """Have the blob from one of ``repositories`` that are at the same registry; whether that could be done."""

@@ -102,6 +102,14 @@ class Destination(Protocol):
 
 
 @runtime_checkable
+class NamedDestination(Destination, Protocol):
+    """A destination that can be asked what its name stands for before anything is copied."""
+
+    async def digest(self) -> Digest | None:
+        """The digest of the document that has the name now; None where it is free. Raises SourceError."""
+
+
+@runtime_checkable
 class SizingDestination(Destination, Protocol):
     """A destination that can be asked for blobs of which nothing but the digest is known."""
 

@@ -130,6 +130,24 @@ async def test_signed_on_the_way_and_verified_afterwards(desk: Desk, tmp_path: P
     await desk.copy(desk.place("c/d:3"), f"dir:{tmp_path}/fourth", desk.sigstore_signed)
 
 
+async def test_what_is_there_is_copied_again_for_its_signatures(desk: Desk) -> None:
+    desk.registry.add_image("a/b", "1", IMAGE)
+
+    async def pushes(**more: object) -> int:
+        before = len([each for each in desk.registry.asked("c/d/manifests") if each.method == "PUT"])
+        await desk.copy(desk.place("a/b:1"), desk.place("c/d:1"), skips_equal=True, **more)  # type: ignore[arg-type]
+        return len([each for each in desk.registry.asked("c/d/manifests") if each.method == "PUT"]) - before
+
+    assert [await pushes(), await pushes()] == [1, 0]
+    with pytest.raises(PolicyError):
+        await desk.copy(desk.place("a/b:1"), desk.place("c/d:1"), REJECT, skips_equal=True)
+    assert await pushes(signing=Signing((desk.sigstore,))) == 2
+    await desk.copy(desk.place("c/d:1"), desk.place("a/b:1"), desk.sigstore_signed)
+    desk.registry.add_image("c/d", "1", IMAGE)
+    assert await pushes() > 0
+    await desk.copy(desk.place("c/d:1"), desk.place("e/f:1"), desk.sigstore_signed)
+
+
 async def test_of_an_index_everything_is_signed(desk: Desk, tmp_path: Path) -> None:
     desk.registry.add_image("a/b", "1", INDEX)
     everything = Selection(Instances.ALL)

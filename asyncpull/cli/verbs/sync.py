@@ -9,22 +9,27 @@ import click
 
 from asyncpull.cli.complaint import complain
 from asyncpull.cli.exit_codes import common_exit_code, exit_code_of
-from asyncpull.cli.opening import limit_options, platform_options, trust_options, wanted_limits, wanted_platform
+from asyncpull.cli.opening import (
+    blob_info_option,
+    limit_options,
+    platform_options,
+    trust_options,
+    wanted_blob_info,
+    wanted_limits,
+    wanted_platform,
+)
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import DESTINATION, SOURCE, side_access, side_options
+from asyncpull.cli.sides import DESTINATION, SOURCE, retry_option, side_access, side_options
 from asyncpull.cli.signing import signing_options, wanted_passphrase, wanted_signing
 from asyncpull.errors import AsyncpullError, StoreWriteError, UsageError
 
 if TYPE_CHECKING:
-    from asyncpull.access import Access
+    from collections.abc import Sequence
+
     from asyncpull.cli.settings import Settings
-    from asyncpull.copyplan import CopyOptions
-    from asyncpull.limits import Limits
-    from asyncpull.spec.platform import Platform
-    from asyncpull.sync import SyncStep
-    from asyncpull.trust.signing import Signing
+    from asyncpull.sync import SyncedImage, SyncStep
 
 
 @click.command("sync")
@@ -40,7 +45,8 @@ if TYPE_CHECKING:
 @click.option("--preserve-digests", is_flag=True, help="Fail rather than change a manifest or an index.")
 @click.option("-f", "--format", "kind", type=click.Choice(["oci", "v2s2"]), help="Kind of manifest.")
 @click.option("--digestfile", type=click.Path(path_type=Path), metavar="FILE", help="Write digests and names there.")
-@click.option("--retry-times", metavar="N", type=click.IntRange(min=0), help="How often a failed request is repeated.")
+@retry_option
+@blob_info_option
 @side_options(SOURCE)
 @side_options(DESTINATION)
 @signing_options
@@ -63,13 +69,9 @@ def sync(
     preserve_digests: bool,
     kind: str | None,
     digestfile: Path | None,
-    retry_times: int | None,
+    blob_info_cache: Path | None,
     max_parallel_downloads: int | None,
     bandwidth: int | None,
-    platform: str | None,
-    override_os: str | None,
-    override_arch: str | None,
-    override_variant: str | None,
     **values: object,
 ) -> int:
     """Copy all images of a repository, a directory, or a file that names them, as skopeo sync does.
@@ -77,7 +79,6 @@ def sync(
     A repository without a tag means all of its tags. What is at a registry already, to the bit, is not copied again.
     """
     from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection
-    from asyncpull.retry import RetryPolicy
 
     options = CopyOptions(
         selection=Selection(Instances.ALL if takes_all else Instances.SYSTEM),
@@ -85,14 +86,15 @@ def sync(
         format=None if kind is None else ManifestFormat(kind),
     )
     settings = session.settings
-    retry = None if retry_times is None else RetryPolicy(attempts=retry_times + 1)
-    access = [side_access(side, values, settings, retry) for side in (SOURCE, DESTINATION)]
-    wanted = wanted_platform(platform, override_os, override_arch, override_variant)
+    access = [side_access(side, values, settings) for side in (SOURCE, DESTINATION)]
+    wanted = wanted_platform(values)
     limits = wanted_limits(max_parallel_downloads, bandwidth)
     passphrase = wanted_passphrase(values)
 
     async def work() -> int:
-        from asyncpull.sync import find_images, plan_sync
+        from asyncpull.cli.progress.choice import reporter_for
+        from asyncpull.copy import Copier
+        from asyncpull.sync import find_images, plan_sync, sync_images
 
         codes: list[int] = []
 
@@ -105,19 +107,23 @@ def sync(
         signing = await wanted_signing(values, passphrase)
         images = await find_images(source_transport, source, access[0], failed)
         steps = plan_sync(images, destination_transport, destination, is_scoped=scoped, suffix=append_suffix)
-        done: list[dict[str, object]] = []
         if dry_run:
-            done = [{"source": str(step.source), "destination": str(step.destination)} for step in steps]
-        for step in () if dry_run else steps:
-            try:
-                done.append(await _copy(step, access[1], options, signing, wanted, limits, settings))
-            except AsyncpullError as error:
-                failed(str(step.source), error)
+            _show(steps, settings)
+            return common_exit_code(codes)
+        with reporter_for(settings) as reporter:
+            async with Copier(
+                source=access[0],
+                destination=access[1],
+                platform=wanted,
+                limits=limits,
+                reporter=reporter,
+                blob_info=wanted_blob_info(blob_info_cache),
+                trust=trust_options(settings),
+            ) as copier:
+                done = await sync_images(copier, steps, options, signing, failed)
         if settings.json:
-            write_json(done)
-        elif dry_run:
-            write_lines([f"{each['source']} {each['destination']}" for each in done])
-        if digestfile is not None and not dry_run:
+            write_json([as_json(each) for each in done])
+        if digestfile is not None:
             _write_digests(digestfile, done)
         return common_exit_code(codes)
 
@@ -126,41 +132,26 @@ def sync(
     return run(settings, work)
 
 
-async def _copy(
-    step: SyncStep,
-    destination: Access,
-    options: CopyOptions,
-    signing: Signing,
-    platform: Platform | None,
-    limits: Limits,
-    settings: Settings,
-) -> dict[str, object]:
-    """Copy one image unless it is there; what there is to tell of it. Raises what a copy raises."""
-    from asyncpull.cli.progress.choice import reporter_for
-    from asyncpull.copy import Copier
-    from asyncpull.sync import check_destination, is_there
-
-    check_destination(step.destination)
-    # What is to be signed is not done by being there.
-    digest = None if signing.signers else await is_there(step, destination, options)
-    told: dict[str, object] = {"source": str(step.source), "destination": str(step.destination)}
-    if digest is not None:
-        return told | {"digest": str(digest), "bytes_copied": 0}
-    with reporter_for(settings) as reporter:
-        async with Copier(
-            source=step.access,
-            destination=destination,
-            platform=platform,
-            limits=limits,
-            reporter=reporter,
-            trust=trust_options(settings),
-        ) as copier:
-            copied = await copier.copy(step.source, step.destination, options, signing)
-    return told | {"digest": str(copied.digest), "bytes_copied": copied.bytes_copied}
+def as_json(synced: SyncedImage) -> dict[str, object]:
+    """What ``--json`` prints of one image."""
+    copied = synced.copied
+    return _places(synced.step) | {"digest": str(copied.digest), "bytes_copied": copied.bytes_copied}
 
 
-def _write_digests(path: Path, done: list[dict[str, object]]) -> None:
+def _places(step: SyncStep) -> dict[str, object]:
+    return {"source": str(step.source), "destination": str(step.destination)}
+
+
+def _show(steps: Sequence[SyncStep], settings: Settings) -> None:
+    """Print what would be copied, and where to."""
+    if settings.json:
+        write_json([_places(step) for step in steps])
+    else:
+        write_lines([f"{step.source} {step.destination}" for step in steps])
+
+
+def _write_digests(path: Path, done: Sequence[SyncedImage]) -> None:
     try:
-        path.write_text("".join(f"{each['digest']} {each['destination']}\n" for each in done))
+        path.write_text("".join(f"{each.copied.digest} {each.step.destination}\n" for each in done))
     except OSError as error:
         raise StoreWriteError(error.strerror or str(error), str(path)) from error
