@@ -176,7 +176,7 @@ def store_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         message = f"cannot keep what is received: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "free some space, or choose another graph root with --root"
+            hint = "free some space or inodes on this file system, or choose another place"
             raise NoSpaceError(message, str(path), hint) from error
         raise StoreWriteError(message, str(path)) from error
 

@@ -6,7 +6,6 @@ Verbs are imported when they are named, so that ``asyncpull --version`` and each
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from asyncpull import __version__
 from asyncpull.cli import exit_codes
 from asyncpull.cli.complaint import complain
 from asyncpull.cli.settings import Session, global_options, spell_out_booleans
+from asyncpull.cli.streams import abandon_stdout, occupy_streams
 from asyncpull.errors import AsyncpullError
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def _command() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code. Everything that goes wrong becomes one or two lines on stderr."""
+    occupy_streams()
     session = Session()
     try:
         code = _command.main(
@@ -112,8 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads the result any more; the interpreter must not try to flush it once again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()  # nobody reads the result any more
         return exit_codes.FAILED
     except Exception as error:
         return _failure(error, session)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from asyncpull.cli.complaint import single_line
 from asyncpull.cli.formats import format_table
+from asyncpull.cli.streams import abandon_stdout
+from asyncpull.scratch import write_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,10 +20,16 @@ def write_text(text: str) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Write ``data`` exactly."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    """Write ``data`` exactly. Raises BrokenPipeError where nobody reads it, NoSpaceError, StoreWriteError."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        abandon_stdout()
+        raise write_error(error, "stdout") from error
 
 
 def write_lines(lines: Iterable[str]) -> None:
