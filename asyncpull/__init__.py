@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncpull.estimate import PullEstimate
     from asyncpull.events import EventStream
     from asyncpull.imagecopy import CopiedImage
+    from asyncpull.layer.ceilings import Ceilings
     from asyncpull.limits import Limits
     from asyncpull.lockfile import LockWait, hearing_waits
     from asyncpull.plan import PulledImage, PulledLayer, PullPlan, PullPolicy
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Access",
     "AsyncpullError",
+    "Ceilings",
     "Change",
     "ChangeKind",
     "CheckReport",
@@ -93,6 +95,7 @@ __all__ = [
 _HOMES = {
     "Access": "access",
     "AsyncpullError": "errors",
+    "Ceilings": "layer.ceilings",
     "Change": "tree.changes",
     "ChangeKind": "tree.changes",
     "CheckReport": "store.check.findings",

@@ -199,6 +199,7 @@ class Copier:
                 repository=next(iter(_repositories(destination)), None),
                 cache=cache,
                 at_once=limits.max_parallel_downloads,
+                ceilings=limits.ceilings,
             )
             return await ImageCopy(transfer, options, self._platform, notary).run()
 

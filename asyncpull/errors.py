@@ -23,6 +23,7 @@
     ├── LayerError                     the publisher: a malformed or hostile layer (member + byte position)
     │   ├── MalformedLayerError          not a tar, gzip or zstd stream
     │   ├── UnsupportedMemberError       a member that cannot be stored and rebuilt faithfully
+    │   ├── CeilingError                 more than a layer may become: bytes, ratio, members, seconds
     │   └── TooManyLayersError           more layers than overlay can mount
     ├── StoreError                     the administrator: the store (path)
     │   ├── StoreWriteError              no permission, read-only, cannot write
@@ -44,6 +45,7 @@ from __future__ import annotations
 __all__ = [
     "AsyncpullError",
     "AuthenticationError",
+    "CeilingError",
     "ConfigurationError",
     "DiffIDMismatchError",
     "DigestMismatchError",
@@ -225,6 +227,16 @@ class MalformedLayerError(LayerError):
 
 class UnsupportedMemberError(LayerError):
     """A member that cannot be stored and rebuilt faithfully, and is refused for that."""
+
+
+class CeilingError(LayerError):
+    """A layer that becomes more than it may: ``measure`` is size, ratio, members or seconds."""
+
+    def __init__(self, measure: str, what: str) -> None:
+        hint = f"if the image is to be trusted, raise that ceiling with --max-layer-{measure}"
+        super().__init__(f"the layer {what}, which is the ceiling of {measure}", hint=hint)
+        self.args = (measure, what)
+        self.measure, self.what = measure, what
 
 
 class TooManyLayersError(LayerError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from asyncpull.fetch.congestion import CongestionLimits
 from asyncpull.fetch.fetcher import MEMORY
 from asyncpull.fetch.scheduler import SchedulerLimits
+from asyncpull.layer.ceilings import USUAL, Ceilings
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Limits:
     ``max_parallel_downloads`` counts blobs on their way; ``workers`` extracting processes, None is cores + 2.
     ``connections`` is how many are open for blobs, in all, and ``connections_per_registry`` to any one registry.
     ``bandwidth`` is bytes a second over all downloads, None is no limit; ``memory`` is bytes that were received and are
-    not written yet.
+    not written yet. ``ceilings`` are for each layer, what it may become when it is unpacked.
     """
 
     max_parallel_downloads: int = 6
@@ -25,6 +26,7 @@ class Limits:
     connections_per_registry: int = 16
     bandwidth: float | None = None
     memory: int = MEMORY
+    ceilings: Ceilings = USUAL
 
     @property
     def of_scheduler(self) -> SchedulerLimits:

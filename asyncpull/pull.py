@@ -116,6 +116,7 @@ class Puller:
         )
         self._resolver = Resolver(store, self._client, platform or host_platform(), Gate(trust), self._fetcher)
         self._pool = WorkerPool(limits.workers)
+        self._ceilings = limits.ceilings
         self._sharing = Sharing()
         self._space = Space(store.spool_root, store.config.graph_root)
         self._events = EventHub(reporter or Silent())
@@ -270,7 +271,7 @@ class Puller:
         )
         async with self._store.stage() as staging, self._space.reserved(share.place, estimate, tell.reporter) as room:
             tell = replace(tell, reporter=room)
-            stager = LayerStager(self._store, staging, source, self._fetcher, self._pool, share, tell)
+            stager = LayerStager(self._store, staging, source, self._fetcher, self._pool, share, tell, self._ceilings)
             steps = await run_beside(stager.stage(plan), room.refused())
             tell(CommitStarted)
             await self._store.commit(staging, new_image(image, steps))

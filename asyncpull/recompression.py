@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from pathlib import Path
 
+    from asyncpull.layer.ceilings import Ceilings
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -48,20 +50,22 @@ async def recompress(
     subject: str = "layer",
     diff_id: Digest | None = None,
     algorithm: str = "sha256",
+    ceilings: Ceilings | None = None,
 ) -> Recompressed:
     """Read a blob from ``chunks`` and write it to the open, empty file ``fd`` in another ``compression``.
 
     NONE writes the tar stream. ``diff_id`` is what the tar stream has to be; ``algorithm`` that of the digest made.
+    The usual ``ceilings`` bound what it becomes, where there are no others.
     ``path`` and ``subject`` name the file and the layer in messages. The file is not synced. After an error, which
     leaves anything at all in it, and after a cancellation nothing uses the file any more.
 
-    Raises UsageError for a level that is none, what ``chunks`` raises, MalformedLayerError, DiffIDMismatchError,
+    Raises UsageError for a level that is none, what ``chunks`` raises, LayerError, DiffIDMismatchError,
     StoreWriteError, NoSpaceError.
     """
     encoder = Encoder(compression, level)
     try:
         writer = _Writer(encoder, fd, path, algorithm)
-        inflater = Inflater()
+        inflater = Inflater(ceilings)
         hasher = diff_id.hasher() if diff_id else Digest.of(b"").hasher()
         async with aclosing(_inflated(chunks, inflater)) as pieces:
             upcoming = asyncio.ensure_future(_next(pieces))

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from asyncpull.extract.pool import WorkerPool
     from asyncpull.fetch.fetcher import Fetcher, FetchingBlob
+    from asyncpull.layer.ceilings import Ceilings
     from asyncpull.plan import LayerStep, PullPlan, ResolvedImage
     from asyncpull.progress import Teller
     from asyncpull.sharing import Share
@@ -84,6 +85,7 @@ class LayerStager:
     pool: WorkerPool
     share: Share
     tell: Teller
+    ceilings: Ceilings
     # What the steps came to, by layer ID, for those who need the layer below them complete.
     _done: dict[str, asyncio.Future[StagedLayer | None]] = field(default_factory=dict, init=False)
 
@@ -266,6 +268,7 @@ class LayerStager:
                 in_userns=self.store.config.rootless,
                 ignore_chown_errors=self.store.config.ignore_chown_errors,
                 base=str(staged.base) if staged.base else None,
+                ceilings=self.ceilings,
             )
             on_advance = self._teller(ExtractAdvanced, step.blob)
             result = await self.pool.run(job, (blob.fd, *self.staging.lock_fds), front, on_advance)

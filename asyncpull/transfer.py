@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncpull.fetch.fetcher import Fetcher, FetchingBlob
+    from asyncpull.layer.ceilings import Ceilings
     from asyncpull.layer.codec import Compression
     from asyncpull.progress import Teller
     from asyncpull.source.schema1 import Schema1Source
@@ -68,7 +69,7 @@ class Transfer:
     ``fetcher`` receives what comes from registries into spools in ``room``, a directory in which files without a name
     can be made too. ``repositories`` are where a registry may have the blobs, as ``domain/path``, and ``repository`` is
     the destination, if it is at one; ``cache`` knows of more, and is told. ``bytes_copied`` counts the bytes that the
-    destination was given.
+    destination was given. Layers that are compressed anew stay below ``ceilings``, those usual where none are given.
     """
 
     def __init__(
@@ -83,12 +84,14 @@ class Transfer:
         repository: str | None = None,
         cache: BlobInfoCache | None = None,
         at_once: int = 6,
+        ceilings: Ceilings | None = None,
     ) -> None:
         self.source, self.destination, self.room, self.tell = source, destination, room, tell
         self._fetcher = fetcher
         self._repositories, self._repository = repositories, repository
         self._cache = cache or BlobInfoCache(None)
         self._slots = asyncio.Semaphore(at_once)
+        self._ceilings = ceilings
         self._jobs: dict[Digest, asyncio.Future[None]] = {}
         self._made: dict[tuple[Digest, Compression], asyncio.Task[Recompressed]] = {}
         self.bytes_copied = 0
@@ -208,6 +211,7 @@ class Transfer:
                         subject=subject,
                         diff_id=diff_id,
                         algorithm=blob.digest.algorithm,
+                        ceilings=self._ceilings,
                     )
                 new = replace(blob, digest=made.digest, size=made.size)
                 mover = linker(fd)

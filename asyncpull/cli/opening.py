@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,31 @@ def policy_option(command: Decorated) -> Decorated:
     return _POLICY_OPTION(command)
 
 
+_CEILINGS = f"{__name__}.ceilings"
+
+
+def _ceiling(measure: str, metavar: str, parse: Callable[[str], float], text: str) -> Callable[[Decorated], Decorated]:
+    """The option for one of the ceilings of a layer, which ``wanted_limits`` finds in the context."""
+
+    def note(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        if value is None:
+            return
+        try:
+            ceiling = parse(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is no number") from error
+        if not 0 <= ceiling < math.inf:
+            raise click.BadParameter(f"{value!r} is no ceiling")
+        context.meta.setdefault(_CEILINGS, {})[measure] = ceiling or None
+
+    option = f"--max-layer-{measure}"
+    return click.option(option, metavar=metavar, expose_value=False, callback=note, help=text)
+
+
+def _size_or_none(text: str) -> int:
+    return 0 if text == "0" else parse_size(text)
+
+
 _LIMIT_OPTIONS = (
     click.option(
         "--max-parallel-downloads",
@@ -128,11 +154,15 @@ _LIMIT_OPTIONS = (
         callback=lambda _context, _parameter, text: None if text is None else parse_size(text),
         help="At most so many bytes a second, such as 50M or 10MiB, over all downloads.",
     ),
+    _ceiling("size", "SIZE", _size_or_none, "Refuse layers of more bytes when uncompressed, such as 2TiB (1TiB)."),
+    _ceiling("ratio", "N", float, "Refuse layers, beyond 4 GiB, that become more than N times their blob (500)."),
+    _ceiling("members", "N", int, "Refuse layers with more members (10000000)."),
+    _ceiling("seconds", "N", float, "Refuse layers that take more processor time (3600); 0 is no ceiling, as above."),
 )
 
 
 def limit_options(command: Decorated) -> Decorated:
-    """Give a verb the options that bound its downloads."""
+    """Give a verb the options that bound its downloads and what layers become."""
     for option in reversed(_LIMIT_OPTIONS):
         command = option(command)
     return command
@@ -140,9 +170,11 @@ def limit_options(command: Decorated) -> Decorated:
 
 def wanted_limits(max_parallel_downloads: int | None, bandwidth: int | None) -> Limits:
     """The limits that the options ask for."""
+    from asyncpull.layer.ceilings import USUAL
     from asyncpull.limits import Limits
 
-    limits = Limits(bandwidth=bandwidth)
+    ceilings = replace(USUAL, **click.get_current_context().meta.get(_CEILINGS, {}))
+    limits = Limits(bandwidth=bandwidth, ceilings=ceilings)
     return limits if max_parallel_downloads is None else replace(limits, max_parallel_downloads=max_parallel_downloads)
 
 

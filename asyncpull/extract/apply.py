@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from asyncpull.extract.deletions import DeletingExtractor
 from asyncpull.extract.directories import Directories
 from asyncpull.extract.literal import LiteralExtractor
 from asyncpull.extract.wholetree import WholeTreeExtractor
+from asyncpull.layer.ceilings import BOUNDLESS, Ceilings
 from asyncpull.layer.split import SplitWriter
 from asyncpull.layer.stream import TarStream
 from asyncpull.tree.confine import Root
@@ -41,12 +44,14 @@ class ApplyOptions:
     """How the tree is to be read later.
 
     ``marks`` are those of the store's driver. ``in_userns``: in a user namespace devices are skipped, and attributes
-    that are not permitted left out. ``ignore_chown_errors``: what cannot be given to its owner stays ours.
+    that are not permitted left out. ``ignore_chown_errors``: what cannot be given to its owner stays ours. Layers with
+    more members, or that take longer, than ``ceilings`` allow are refused.
     """
 
     marks: Marks
     in_userns: bool = False
     ignore_chown_errors: bool = False
+    ceilings: Ceilings = BOUNDLESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +91,17 @@ def apply_layer(
     split = SplitWriter(split_sink)
     stream = TarStream(split)
     diff_size = 0
+    judge = _Judge(options.ceilings)
     with _no_umask(), _extractor(root, options, opener) as extractor:
         for chunk in chunks:
             diff_size += len(chunk)
+            judge.look_at_the_clock()
             for part in stream.feed(chunk):
                 try:
                     if isinstance(part, memoryview):
                         extractor.write(part)
                     else:
+                        judge.admit(extractor.entries + 1)
                         extractor.begin(part)
                 except (OSError, ValueError, OverflowError) as error:
                     raise extractor.explain(error) from error
@@ -110,6 +118,29 @@ def apply_layer(
         implied=tuple(sorted(extractor.implied)),
         entries=extractor.entries,
     )
+
+
+class _Judge:
+    """Holds the members of a layer against ceilings, and the processor time of this process since now."""
+
+    # Looking at the clock costs a system call, which a member in 64 can afford.
+    _SELDOM = 63
+
+    def __init__(self, ceilings: Ceilings) -> None:
+        self._ceilings = ceilings
+        self._most = math.inf if ceilings.members is None else ceilings.members
+        self._began = time.process_time()
+
+    def admit(self, number: int) -> None:
+        """Judge before the member with this number, counted from one. Raises CeilingError."""
+        if number > self._most:
+            self._ceilings.check_members(number)
+        if not number & self._SELDOM:
+            self.look_at_the_clock()
+
+    def look_at_the_clock(self) -> None:
+        """Judge the time. Raises CeilingError."""
+        self._ceilings.check_seconds(time.process_time() - self._began)
 
 
 def _id_set(ids: Iterable[int]) -> tuple[int, ...]:

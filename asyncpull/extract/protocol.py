@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import AsyncpullError, WorkerError
+from asyncpull.layer.ceilings import USUAL, Ceilings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,7 @@ class ApplyJob:
 
     ``front`` is how many bytes of the blob may be read already, of ``size`` in all. The other descriptors are the
     locks of the temporary directories; the worker only keeps them open. ``base`` is a complete tree to be copied into
-    ``diff`` first. Its result is Extracted.
+    ``diff`` first. The layer is to stay below ``ceilings``. Its result is Extracted.
     """
 
     blob: Digest
@@ -54,6 +55,7 @@ class ApplyJob:
     in_userns: bool
     ignore_chown_errors: bool = False
     base: str | None = None
+    ceilings: Ceilings = USUAL
 
 
 @dataclass(frozen=True, slots=True)

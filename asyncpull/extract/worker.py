@@ -139,7 +139,7 @@ class BlobReader:
     def __init__(self, fd: int, job: ApplyJob, front: BlobFront, sock: socket.socket) -> None:
         self._fd, self._job, self._front, self._sock = fd, job, front, sock
         self._hasher = Hasher(job.blob, job.diff_id)
-        self.inflater = Inflater()
+        self.inflater = Inflater(job.ceilings)
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
         self._ended = False
         self._inflating = True
@@ -229,7 +229,9 @@ class BlobReader:
 def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) -> Extracted:
     """Do an ApplyJob: the gate between bytes and store. Returns only if digest, size and diff ID are right."""
     reader = BlobReader(blob_fd, job, front, sock)
-    options = ApplyOptions(job.marks, in_userns=job.in_userns, ignore_chown_errors=job.ignore_chown_errors)
+    options = ApplyOptions(
+        job.marks, in_userns=job.in_userns, ignore_chown_errors=job.ignore_chown_errors, ceilings=job.ceilings
+    )
     try:
         if job.base is not None:
             copy_base(Path(job.base), Path(job.diff), in_userns=job.in_userns)

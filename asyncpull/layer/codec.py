@@ -11,8 +11,9 @@ accepted here (tried with podman 5.8.6):
   else is an error, as with Go; pigz would ignore that too.
 - Nothing compressed is a stream of nothing: an empty blob is an empty layer.
 
-Bombs: a piece has at most 1 MiB, and is made when it is asked for. The decoders of gzip, bzip2 and xz stop at a given
-length. zstandard's cannot, so its input is cut at block boundaries: what a block can become is written in its header.
+Bombs: a piece has at most 1 MiB, and is made when it is asked for; all of them together stay below ``Ceilings``. The
+decoders of gzip, bzip2 and xz stop at a given length. zstandard's cannot, so its input is cut at block boundaries: what
+a block can become is written in its header.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ import zstandard
 from isal import igzip_lib, isal_zlib
 
 from asyncpull.errors import MalformedLayerError
+from asyncpull.layer.ceilings import USUAL
 from asyncpull.layer.zstdframes import FrameWalker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from asyncpull.layer.ceilings import Ceilings
 
 __all__ = ["Compression", "Inflater", "detect"]
 
@@ -78,7 +82,9 @@ class Inflater:
     the object is of no use. The interpreter lock is free while it inflates.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ceilings: Ceilings | None = None) -> None:
+        self._ceilings = ceilings or USUAL
+        self._taken = self._made = 0
         self._prefix = b""
         self._decoder: _Decoder | None = None
         self.compression = Compression.NONE
@@ -86,8 +92,9 @@ class Inflater:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield pieces of the tar stream, of at most 1 MiB each.
 
-        Raises MalformedLayerError.
+        Raises MalformedLayerError, and CeilingError instead of a piece too many.
         """
+        self._taken += len(data)
         if self._decoder is None:
             data = self._prefix + data
             if any(len(data) < len(magic) and magic.startswith(data) for magic in _MAGIC.values()):
@@ -95,7 +102,7 @@ class Inflater:
                 return iter(())
             self.compression = detect(data)
             self._decoder = _DECODERS[self.compression]()
-        return self._decoder.feed(data)
+        return self._measured(self._decoder.feed(data))
 
     def close(self) -> None:
         """End the blob.
@@ -106,6 +113,12 @@ class Inflater:
             self._decoder.close()
         elif self._prefix:
             raise _truncated()
+
+    def _measured(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._made += len(piece)
+            self._ceilings.check_inflated(self._taken, self._made)
+            yield piece
 
 
 class _Decoder(Protocol):
