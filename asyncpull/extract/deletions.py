@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from asyncpull.extract.extractor import Extractor
 from asyncpull.layer.changeset import Effect
 from asyncpull.tree.marks import set_opaque
-from asyncpull.tree.walk import holds_only_whiteouts, join
+from asyncpull.tree.walk import ancestors, beside_whiteouts, join
 
 if TYPE_CHECKING:
     from asyncpull.extract.directories import Directory, Owner
@@ -26,7 +26,20 @@ if TYPE_CHECKING:
 
 
 class DeletingExtractor(Extractor):
-    """Does what the members say, for Marks.TRUSTED and Marks.USER; and what others need who delete otherwise."""
+    """Does what the members say, for Marks.TRUSTED and Marks.USER; and what others need who delete otherwise.
+
+    ``_solid`` are canonical paths of directories in which more than marks was found, so that nobody looks again.
+    """
+
+    _solid: set[bytes]
+
+    def __enter__(self) -> DeletingExtractor:
+        self._solid = set()
+        return self
+
+    def _forget(self, path: bytes) -> None:
+        super()._forget(path)
+        self._solid.discard(path)
 
     def _root_entry(self, member: Member, owner: Owner) -> None:
         """What the archive says of the root is no part of a layer: it has mode and owner of the layer below (4.2)."""
@@ -34,9 +47,6 @@ class DeletingExtractor(Extractor):
     def _bring(self, parent: Directory, name: bytes) -> bool:
         """A whiteout at ``name`` is in the way, and found when something is made there."""
         return False
-
-    def _forget_below(self, prefix: bytes) -> None:
-        """Nothing: the marks are in the tree, and go with it."""
 
     def _make_opaque(self, fd: int) -> None:
         set_opaque(fd, self._marks)
@@ -71,16 +81,21 @@ class DeletingExtractor(Extractor):
         if owner != parent.newcomer:
             self._give_name(parent, action.name, owner)
 
+    def _is_for_others(self, path: bytes) -> bool:
+        """Whether a directory may be there for the sake of whiteouts in it only."""
+        return path in self.implied and path not in self._solid
+
     def _whiteout_beside(self, parent: Directory, name: bytes) -> bool:
         """Settle a whiteout of what this layer has itself; tell whether it is to be made after all."""
         if not stat.S_ISDIR(os.lstat(name, dir_fd=parent.fd).st_mode):
             return False
         path = join(parent.path, name)
-        if path in self.implied and holds_only_whiteouts(
-            parent.fd, name, lambda below: join(path, below) in self.implied
-        ):
-            self._make_way(parent, name)
-            return True
+        if self._is_for_others(path):
+            other = beside_whiteouts(parent.fd, name, lambda below: self._is_for_others(join(path, below)))
+            if other is None:
+                self._make_way(parent, name)
+                return True
+            self._solid.update(above for above in ancestors(join(path, other)) if len(above) > len(path))
         self.implied.discard(path)
         self._make_opaque(self._directories.get(path).fd)
         return False

@@ -24,7 +24,7 @@ from asyncpull.extract.implied import IMPLIED_MODE
 from asyncpull.extract.writeback import WORTHWHILE, begin_writing
 from asyncpull.layer.changeset import Action, Changeset, Effect
 from asyncpull.layer.header import DIRECTORY, GLOBAL_RECORDS
-from asyncpull.tree.marks import is_whiteout
+from asyncpull.tree.marks import harmless_name, is_whiteout
 from asyncpull.tree.walk import join, remove
 from asyncpull.tree.xattrs import DEFAULT_ACL, apply_xattrs, path_of
 
@@ -161,7 +161,7 @@ class Extractor(ABC):
             os.fchmod(fd, member.mode & _ALL_BITS)
         os.utime(fd, ns=(member.atime_ns, member.mtime_ns))
         if member.xattrs:
-            apply_xattrs(fd, member.xattrs, in_userns=self._in_userns)
+            apply_xattrs(fd, self._harmless(member), in_userns=self._in_userns)
         if member.size >= WORTHWHILE:
             begin_writing(fd)
         self._file = -1
@@ -265,10 +265,15 @@ class Extractor(ABC):
         self._give_xattrs(directory, member)
 
     def _give_xattrs(self, directory: Directory, member: Member) -> None:
-        now = dict(member.xattrs)
+        now = self._harmless(member)
         if DEFAULT_ACL in now:
             self._default_acls[directory.path] = now.pop(DEFAULT_ACL)
         apply_xattrs(directory.fd, now, in_userns=self._in_userns)
+
+    def _harmless(self, member: Member) -> dict[bytes, bytes]:
+        """The attributes of a member, under names that are no marks."""
+        named = ((harmless_name(name, self._marks), value) for name, value in member.xattrs.items())
+        return {name: value for name, value in named if name is not None}
 
     # What is deleted, and what is there before: see ``deletions`` and those that stand on it
 
@@ -280,9 +285,9 @@ class Extractor(ABC):
     def _bring(self, parent: Directory, name: bytes) -> bool:
         """Get ready for something at ``name``; tell whether a whiteout of it was there that is in no one's way."""
 
-    @abstractmethod
-    def _forget_below(self, prefix: bytes) -> None:
-        """A directory is about to be removed; ``prefix`` is its canonical path and a slash."""
+    def _forget_below(self, path: bytes) -> None:
+        """What is at this canonical path goes with a directory above it."""
+        self._forget(path)
 
     @abstractmethod
     def _make_opaque(self, fd: int) -> None:
@@ -315,7 +320,7 @@ class Extractor(ABC):
             os.chmod(name, member.mode & _ALL_BITS, dir_fd=parent.fd, follow_symlinks=False)
         os.utime(name, ns=(member.atime_ns, member.mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
         if member.xattrs:
-            apply_xattrs(path_of(parent.fd, name), member.xattrs, in_userns=self._in_userns)
+            apply_xattrs(path_of(parent.fd, name), self._harmless(member), in_userns=self._in_userns)
 
     def _skip(self, parent: Directory, name: bytes) -> None:
         """Leave a device out, which a user namespace cannot have."""
@@ -354,21 +359,21 @@ class Extractor(ABC):
             if (info.st_atime_ns, info.st_mtime_ns) != (member.atime_ns, member.mtime_ns):
                 os.utime(name, ns=(member.atime_ns, member.mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
         if member.xattrs:
-            apply_xattrs(path_of(parent.fd, name), member.xattrs, in_userns=self._in_userns)
+            apply_xattrs(path_of(parent.fd, name), self._harmless(member), in_userns=self._in_userns)
 
     def _make_way(self, parent: Directory, name: bytes) -> None:
-        """Remove what is at ``name``, and what was known of it."""
+        """Remove what is at ``name``, and what was known of it; that takes as long as making it took."""
         path = join(parent.path, name)
         info = os.lstat(name, dir_fd=parent.fd)
         if stat.S_ISDIR(info.st_mode) or stat.S_ISLNK(info.st_mode):
             self._directories.forget(path)
-            below = path + b"/"
-            self.implied = {each for each in self.implied if each != path and not each.startswith(below)}
-            for gone in [each for each in self._default_acls if each == path or each.startswith(below)]:
-                del self._default_acls[gone]
-            if stat.S_ISDIR(info.st_mode):
-                self._forget_below(below)
-        remove(parent.fd, name)
+        self._forget(path)
+        remove(parent.fd, name, lambda below: self._forget_below(join(path, below)))
+
+    def _forget(self, path: bytes) -> None:
+        """What is at this canonical path goes."""
+        self.implied.discard(path)
+        self._default_acls.pop(path, None)
 
     # Owners
 

@@ -28,6 +28,7 @@ class LiteralExtractor(DeletingExtractor):
     _hidden: set[bytes]
 
     def __enter__(self) -> LiteralExtractor:
+        super().__enter__()
         self._hidden = set()
         return self
 
@@ -62,5 +63,8 @@ class LiteralExtractor(DeletingExtractor):
         self._begin_file(member, parent, AUFS_PREFIX + action.name, owner)
         self._hidden.add(join(parent.path, action.name))
 
-    def _forget_below(self, prefix: bytes) -> None:
-        self._hidden = {path for path in self._hidden if not path.startswith(prefix)}
+    def _forget_below(self, path: bytes) -> None:
+        super()._forget_below(path)
+        parent, _, name = path.rpartition(b"/")
+        if name.startswith(AUFS_PREFIX):
+            self._hidden.discard(join(parent, name.removeprefix(AUFS_PREFIX)))

@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 class WholeTreeExtractor(DeletingExtractor):
     """Does what the members say, for Marks.NONE.
 
-    ``_kept`` are the canonical paths of what this layer has a part in, ``_deleted`` those that it deleted for good.
+    ``_kept`` are the canonical paths of what this layer has a part in, ``_deleted`` those that it deleted for good, and
+    ``_cleared`` those of directories in which, from the top to the bottom, nothing of the layers below is left: however
+    often a layer says that a directory is opaque, and those below it, each is looked through once.
     """
 
     _kept: set[bytes]
+    _cleared: set[bytes]
     _deleted: set[bytes]
     _is_for_whiteout = False
 
     def __enter__(self) -> WholeTreeExtractor:
-        self._kept, self._deleted = {b""}, set()
+        super().__enter__()
+        self._kept, self._deleted, self._cleared = {b""}, set(), set()
         return self
 
     def _bring(self, parent: Directory, name: bytes) -> bool:
@@ -86,12 +90,15 @@ class WholeTreeExtractor(DeletingExtractor):
         pending = [path]
         while pending:
             path = pending.pop()
+            if path in self._cleared:
+                continue
             try:
                 directory = self._directories.get(path)
             except NotADirectoryError:
                 continue
             if directory.path != path:  # a link that this layer brought
                 continue
+            self._cleared.add(path)
             for name, is_directory in entries(directory.fd):
                 child = join(path, name)
                 if child not in self._kept:
@@ -108,6 +115,6 @@ class WholeTreeExtractor(DeletingExtractor):
             return
         self._make_way(parent, name)
 
-    def _forget_below(self, prefix: bytes) -> None:
-        if prefix[:-1] in self._kept:
-            self._kept = {path for path in self._kept if not path.startswith(prefix)}
+    def _forget_below(self, path: bytes) -> None:
+        super()._forget_below(path)
+        self._kept.discard(path)

@@ -52,6 +52,27 @@ def has_effect(name: bytes, marks: Marks) -> bool:
     return name.startswith(prefix) and name.removeprefix(prefix) in _OTHER_EFFECTS
 
 
+# What each overlay takes for its own. fuse-overlayfs reads the kernel's marks beside those of its own.
+_RESERVED = {
+    Marks.TRUSTED: (b"trusted.overlay.",),
+    Marks.USER: (b"user.overlay.",),
+    Marks.AUFS: (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"user.containers.override_"),
+}
+_ESCAPE = b"overlay."
+
+
+def harmless_name(name: bytes, marks: Marks) -> bytes | None:
+    """The name under which a tree has an attribute that an archive calls ``name``, so that overlay sees no mark in it.
+
+    It is the one that overlay itself gives to an attribute of a file in it (Linux 6.7), which then shows the archive's
+    name again; older kernels hide it. None where nothing of the kind exists, and the attribute is to be left out.
+    """
+    for prefix in _RESERVED.get(marks, ()):
+        if name.startswith(prefix):
+            return None if marks is Marks.AUFS else prefix + _ESCAPE + name.removeprefix(prefix)
+    return name
+
+
 def is_whiteout(info: os.stat_result) -> bool:
     """Tell whether this is overlay's mark of a deleted entry."""
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0

@@ -49,8 +49,11 @@ def walk(root: Root) -> Iterator[tuple[bytes, int, list[tuple[bytes, bool]]]]:
         pending += [join(path, name) for name, is_directory in reversed(listing) if is_directory]
 
 
-def remove(directory: int, name: bytes) -> None:
-    """Remove ``name`` in the open ``directory``, with everything below it if it is a directory."""
+def remove(directory: int, name: bytes, tell: Callable[[bytes], object] | None = None) -> None:
+    """Remove ``name`` in the open ``directory``, with everything below it if it is a directory.
+
+    ``tell`` is called with the path, below ``name``, of everything that is removed from it.
+    """
     try:
         os.unlink(name, dir_fd=directory)
         return
@@ -62,6 +65,8 @@ def remove(directory: int, name: bytes) -> None:
             for each, is_directory in listing:
                 if not is_directory:
                     os.unlink(each, dir_fd=fd)
+                if tell is not None:
+                    tell(join(path, each))
             below.append(path)
         for path in reversed(below[1:]):
             parent, _, last = path.rpartition(b"/")
@@ -73,18 +78,19 @@ def remove(directory: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=directory)
 
 
-def holds_only_whiteouts(directory: int, name: bytes, is_implied: Callable[[bytes], bool]) -> bool:
-    """Tell whether nothing is below the directory ``name`` but marks of deleted entries and directories around them.
+def beside_whiteouts(directory: int, name: bytes, is_implied: Callable[[bytes], bool]) -> bytes | None:
+    """Find something below the directory ``name`` that is no mark of a deleted entry, nor a directory around them.
 
     ``is_implied`` tells by its path below ``name`` whether a directory is there for the sake of what is in it only.
+    The result is a path below ``name`` of a directory that is not, or that holds something else; None if there is none.
     """
     with Root(path_of(directory, name)) as root:
         for path, fd, listing in walk(root):
             if path and not is_implied(path):
-                return False
+                return path
             for each, is_directory in listing:
                 if is_directory or each.startswith(AUFS_PREFIX):
                     continue
                 if not is_whiteout(os.lstat(each, dir_fd=fd)):
-                    return False
-    return True
+                    return path
+    return None

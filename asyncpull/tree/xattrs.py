@@ -4,8 +4,9 @@
 name                          rule
 ============================  ======================================================================================
 ``security.selinux``          never taken from an archive or another layer: the label belongs to the machine
-``trusted.overlay.*``,        set if the archive says so, as podman does; never adopted from a layer below
-``user.overlay.*``
+``trusted.overlay.*``,        where overlay would take them for its own: set under a name that it hands on, or left out
+``user.overlay.*`` and more   (``marks.harmless_name``), or a layer could show another content than its archive has;
+                              never adopted from a layer below
 ``trusted.SGI_ACL_*``         not read: XFS shows its ACLs a second time under these names
 ``system.posix_acl_default``  set after everything else is there, or what is made in the directory would inherit it
 everything else               set after the owner, which would clear ``security.capability``

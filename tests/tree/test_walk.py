@@ -9,7 +9,7 @@ import pytest
 
 from asyncpull.tree.confine import Root
 from asyncpull.tree.marks import is_whiteout
-from asyncpull.tree.walk import entries, holds_only_whiteouts, join, remove, walk
+from asyncpull.tree.walk import beside_whiteouts, entries, join, remove, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,11 +79,11 @@ def test_a_tree_of_nothing_but_whiteouts(directory: int) -> None:
     os.makedirs(f"/proc/self/fd/{directory}/w/a")
     os.mknod("w/a/x", 0o020000, 0, dir_fd=directory)
     assert is_whiteout(os.lstat("w/a/x", dir_fd=directory))
-    assert holds_only_whiteouts(directory, b"w", {b"a"}.__contains__)
-    assert not holds_only_whiteouts(directory, b"w", {b"w/a", b"w"}.__contains__)
-    assert not holds_only_whiteouts(directory, b"t", lambda _: True)
+    assert beside_whiteouts(directory, b"w", {b"a"}.__contains__) is None
+    assert beside_whiteouts(directory, b"w", {b"w/a", b"w"}.__contains__) == b"a"
+    assert beside_whiteouts(directory, b"t", lambda _: True) is not None
     os.mknod("w/null", 0o020000, os.makedev(1, 3), dir_fd=directory)
-    assert not holds_only_whiteouts(directory, b"w", lambda _: True)
+    assert beside_whiteouts(directory, b"w", lambda _: True) == b""
 
 
 def test_joined_paths_are_relative_to_the_root() -> None:

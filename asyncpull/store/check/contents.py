@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 from asyncpull.store.check.archive import Flaw
 from asyncpull.store.check.findings import Damage
 from asyncpull.tree.confine import Root
-from asyncpull.tree.marks import has_effect, is_opaque, is_whiteout
+from asyncpull.tree.marks import harmless_name, has_effect, is_opaque, is_whiteout
 from asyncpull.tree.walk import join, walk
 from asyncpull.tree.xattrs import SELINUX, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from asyncpull.store.check.expected import Node
@@ -145,7 +145,8 @@ class _Comparison:
         return is_opaque(path, self._marks) != node.is_opaque
 
     def _xattrs(self, path: bytes, node: Node) -> Iterator[str]:
-        wanted = dict(node.xattrs or {})
+        present = {os.fsencode(text) for text in _listed(path)}
+        wanted = self._spelled(node.xattrs or {}, present)
         for name in sorted(wanted):
             if name == SELINUX or (name.startswith(b"trusted.") and not self._compared.privileged_xattrs):
                 continue
@@ -156,10 +157,20 @@ class _Comparison:
                 # Anything but ENODATA: this file system has no such attributes. podman 4.3 sets no empty ones.
                 if error.errno == errno.ENODATA and wanted[name]:
                     yield f"its attribute {_text(name)} is missing"
-        for text in sorted(_listed(path)):
-            name = os.fsencode(text)
+        for name in sorted(present):
             if name not in wanted and (has_effect(name, self._marks) or not name.startswith(_ADDED)):
                 yield f"its attribute {_text(name)} is not in the archive"
+
+    def _spelled(self, xattrs: Mapping[bytes, bytes], present: set[bytes]) -> dict[bytes, bytes]:
+        """The attributes as they should be called. Names of overlay's, which podman keeps, do where they do nothing."""
+        spelled = {}
+        for name, value in xattrs.items():
+            harmless = harmless_name(name, self._marks)
+            if harmless not in present and name in present and not has_effect(name, self._marks):
+                harmless = name
+            if harmless is not None:
+                spelled[harmless] = value
+        return spelled
 
     def _links(self, info: os.stat_result, path: bytes, node: Node) -> Iterator[str]:
         device, inode, first = self._inodes.setdefault(id(node), (info.st_dev, info.st_ino, path))

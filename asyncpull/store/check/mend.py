@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from asyncpull.tree.confine import Root
-from asyncpull.tree.marks import has_effect, is_opaque, set_opaque
+from asyncpull.tree.marks import harmless_name, has_effect, is_opaque, set_opaque
 from asyncpull.tree.walk import join, remove
 from asyncpull.tree.xattrs import SELINUX, path_of
 
@@ -124,7 +124,8 @@ class _Mender:
 
     def _give_xattrs(self, path: bytes, node: Node) -> None:
         if node.xattrs is not None:
-            wanted = {key: value for key, value in node.xattrs.items() if key != SELINUX}
+            named = ((harmless_name(key, self._marks), value) for key, value in node.xattrs.items())
+            wanted = {key: value for key, value in named if key is not None and key != SELINUX}
             for text in os.listxattr(path, follow_symlinks=False):
                 key = os.fsencode(text)
                 if key not in wanted and (has_effect(key, self._marks) or not key.startswith(_KEPT)):
