@@ -30,6 +30,7 @@ CONTRACT = {
     "LayerError": 65,
     "MalformedLayerError": 65,
     "UnsupportedMemberError": 65,
+    "CeilingError": 65,
     "TooManyLayersError": 65,
     "StoreError": 1,
     "StoreWriteError": 73,
