@@ -43,6 +43,7 @@ CONTRACT = {
     "WorkerError": 1,
 }
 ARGUMENTS = {
+    "CeilingError": ("size", "is too large"),
     "DigestMismatchError": ("x", "a", "b"),
     "SizeMismatchError": ("x", 1, 2),
     "DiffIDMismatchError": ("x", "a", "b"),
