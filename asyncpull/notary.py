@@ -155,7 +155,9 @@ def evidence(
 
             if isinstance(origin, StorageSource):
                 config = origin.store.config
-                image = scopes_of(source, driver=config.driver, graph_root=str(config.graph_root))
+                image = scopes_of(
+                    source, driver=config.driver, graph_root=str(config.graph_root), image_id=origin.image.id
+                )
                 return image, StoredSignatures(origin.store, origin.image)
     return scopes_of(source), NoSignatures()
 

@@ -2,7 +2,8 @@
 
 A registry's image is found by its full name with the tag or the digest, then by its repository, what that is below, the
 registry with its port, and ``*.domain`` for each domain that the registry is in. What is a file or a directory goes by
-its absolute path without links, then by the directories it is in. A store goes before the name, ``[DRIVER@ROOT]``.
+its absolute path without links, then by the directories it is in. A store goes before the name, ``[DRIVER@ROOT]``, and
+the ID of the image behind it, whether or not the location says one.
 """
 
 from __future__ import annotations
@@ -45,8 +46,11 @@ class ImageScopes:
     intended: Reference | None = None
 
 
-def scopes_of(location: Location, *, driver: str = "", graph_root: str = "") -> ImageScopes:
-    """The scopes of ``location``. ``driver`` and ``graph_root`` are those of the store where it does not say them.
+def scopes_of(location: Location, *, driver: str = "", graph_root: str = "", image_id: str = "") -> ImageScopes:
+    """The scopes of ``location``.
+
+    ``driver`` and ``graph_root`` are those of the store where it does not say them, and ``image_id`` is the image that
+    it has found there.
 
     Looks at the file system for links. Raises InvalidReferenceError.
     """
@@ -62,7 +66,7 @@ def scopes_of(location: Location, *, driver: str = "", graph_root: str = "") -> 
         case LayoutLocation(path) | LayoutArchiveLocation(path) | DirectoryLocation(path) | SifLocation(path):
             return ImageScopes(name, transport, _of_path(os.path.realpath(path)))
         case StorageLocation():
-            return _of_storage(location, location.driver or driver, location.graph_root or graph_root)
+            return _of_storage(location, location.driver or driver, location.graph_root or graph_root, image_id)
         case _:
             return ImageScopes(name, transport)
 
@@ -97,9 +101,11 @@ def _of_path(path: str) -> tuple[str, ...]:
     return tuple(scopes)
 
 
-def _of_storage(location: StorageLocation, driver: str, graph_root: str) -> ImageScopes:
+def _of_storage(location: StorageLocation, driver: str, graph_root: str, found: str) -> ImageScopes:
     whole, root = f"[{driver}@{graph_root}]", f"[{graph_root}]"
-    named, image_id = _name_and_id(location.name)
+    is_short = bool(location.name) and found.startswith(location.name)  # an ID cut short, which looks like a name
+    named, image_id = (None, found) if is_short else _name_and_id(location.name)
+    image_id = image_id or found
     scopes = []
     if image_id:
         scopes.append(f"{whole}{named or ''}@{image_id}")

@@ -267,7 +267,7 @@ async def test_every_transport_is_judged(desk: Desk, tmp_path: Path) -> None:
         "oci-archive": str(tmp_path),
         "dir": f"{tmp_path}/dir",
         "docker-archive": "",
-        "containers-storage": f"[overlay@{tmp_path}/graph]docker.io/x/y:1",
+        "containers-storage": f"[overlay@{tmp_path}/graph]docker.io/x/y:1@{IMAGE.id}",
         "tarball": "",
     }
     for transport, place in places.items():

@@ -84,6 +84,14 @@ def test_scopes(text: str, scopes: list[str], intended: str | None) -> None:
     assert found.transport == text.partition(":")[0].replace("busybox", "docker")
 
 
+def test_a_store_says_which_image_it_is() -> None:
+    named = [f"[vfs@/g]a.example/b:1@{HEX}", "[vfs@/g]a.example/b:1", "[vfs@/g]a.example/b", "[vfs@/g]a.example"]
+    for text, scopes in (("a.example/b:1", named), (HEX[:12], [f"[vfs@/g]@{HEX}"])):
+        location = parse_location(f"containers-storage:{text}")
+        found = scopes_of(location, driver="vfs", graph_root="/g", image_id=HEX)
+        assert list(found.scopes) == [*scopes, "[vfs@/g]", "[/g]"]
+
+
 def test_links_do_not_hide_where_an_image_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "real/layout").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real")
