@@ -18,6 +18,8 @@ from asyncpull.errors import DocumentError, InvalidDigestError
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.strictjson import StrictObject
 
+_LIMIT = 1 << 63
+
 
 class ClaimType(Enum):
     """``critical.type``, by which a claim of one kind of signature is none of the other."""
@@ -74,8 +76,8 @@ class Claim:
 
 
 def _whole(value: object) -> int:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise DocumentError("optional.timestamp is not an integer")
-    return value
+    """An integer of 64 bits, however it is written."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if not isinstance(whole, int) or isinstance(whole, bool) or not -_LIMIT <= whole < _LIMIT:
+        raise DocumentError("optional.timestamp is not an integer of 64 bits")
+    return whole

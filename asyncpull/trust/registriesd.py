@@ -1,7 +1,8 @@
 """``registries.d``: where the signatures of a registry's images are (containers-registries.d(5)).
 
 All ``*.yaml`` files of one directory are one configuration, in which no scope may be there twice. For each value the
-most specific scope counts that has it, as in containers/image; the manual says that only one scope counts at all.
+most specific scope counts that has it, as in containers/image; the manual says that only one scope counts at all. Keys
+that are not known are warned of: what they would have said is missing then, and nothing is accepted for that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from asyncpull.errors import ConfigurationError
+from asyncpull.log import Log
 from asyncpull.registry.config import configuration_homes
 from asyncpull.yamlfile import parse_yaml
 
@@ -31,6 +33,8 @@ _USER_STORE = ".local/share/containers/sigstore"
 _FILE_LIMIT = 4 << 20
 _TEXTS = ("lookaside", "lookaside-staging", "sigstore", "sigstore-staging")
 _ATTACHMENTS = "use-sigstore-attachments"
+
+_log = Log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ def _read(path: Path) -> Iterator[tuple[str | None, Section]]:
             for scope, inner in _mapping(path, key, {} if value is None else value).items():
                 yield scope, _section(path, f"docker.{scope}", inner)
         else:
-            raise ConfigurationError(f"{path}: {key} is not a key that is known here")
+            _log.warning("unknown key ignored", file=str(path), key=key)
 
 
 def _section(path: Path, where: str, value: object) -> Section:
@@ -145,10 +149,10 @@ def _section(path: Path, where: str, value: object) -> Section:
             texts[key] = _url(path, f"{where}.{key}", each)
         elif key == _ATTACHMENTS and isinstance(each, bool):
             attachments = each
-        elif each is not None or key not in (*_TEXTS, _ATTACHMENTS):
-            known = key in (*_TEXTS, _ATTACHMENTS)
-            problem = "has a value of another type" if known else "is not a key that is known here"
-            raise ConfigurationError(f"{path}: {where}.{key} {problem}")
+        elif key not in (*_TEXTS, _ATTACHMENTS):
+            _log.warning("unknown key ignored", file=str(path), key=f"{where}.{key}")
+        elif each is not None:
+            raise ConfigurationError(f"{path}: {where}.{key} has a value of another type")
     return Section(
         texts.get("lookaside") or texts.get("sigstore", ""),
         texts.get("lookaside-staging") or texts.get("sigstore-staging", ""),

@@ -61,6 +61,8 @@ CHANGES: list[tuple[tuple[str, ...], object]] = [
     (("optional",), []),
     (("optional", "creator"), 1),
     (("optional", "timestamp"), 0.5),
+    (("optional", "timestamp"), 1e300),
+    (("optional", "timestamp"), 1 << 63),
     (("optional", "timestamp"), "1"),
     (("optional", "timestamp"), True),
     (("critical", "x"), 1),

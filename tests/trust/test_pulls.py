@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -173,6 +174,28 @@ async def test_a_policy_that_is_not_understood_stops_everything(judge: Judge) ->
         await judge.pull(reference, {"type": "signedby"})
     assert await judge.bench.listed() == before
     assert judge.bench.registry.asked("/blobs/") == []
+
+
+async def test_without_any_policy_everything_is_accepted_and_that_is_said_once(judge: Judge, tmp_path: Path) -> None:
+    references = [judge.bench.registry.add_image("a/b", tag, IMAGE) for tag in ("1", "2")]
+    command = Command(tmp_path / "command")
+    (tmp_path / "command").mkdir()
+    # A home without policies, and a machine without any, as far as the command can see.
+    hide = "for place in /etc/containers /usr/share/containers; do [ ! -d $place ] || mount -t tmpfs none $place; done"
+    options = ("--tls-verify=false", "--progress", "none")
+    for verb in (("pull", *references), ("copy", f"docker://{references[0]}", f"dir:{tmp_path}/dir")):
+        ended = await asyncio.to_thread(
+            subprocess.run,
+            ["unshare", "-rm", "sh", "-euc", f'{hide}; exec "$@"', "sh", *command.arguments, *options, *verb],
+            env=command.environment({"HOME": f"{tmp_path}/command", "XDG_CONFIG_HOME": ""}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended
+        assert ended.stderr.count("there is no policy.json on this machine, so every image is accepted") == 1, ended
+        assert len(ended.stderr.splitlines()) == 1
+    assert (tmp_path / "dir/manifest.json").read_bytes() == IMAGE.manifest.data
 
 
 async def test_the_commands(judge: Judge, tmp_path: Path) -> None:
