@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,12 +12,12 @@ import pytest
 from tests.support.docker_daemon import docker_daemon
 from tests.support.docker_registry import Registry, docker_registry, is_installed
 from tests.support.peers import Peer, debian_peer, newest_peer
+from tests.support.signers import Gpg
 from tests.support.stores import SharedStore, workplace
 from tests.support.transports import Yard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,6 +50,19 @@ def debian() -> Peer:
 @pytest.fixture(scope="session")
 def newest() -> Peer:
     return _wanted(newest_peer(), "newest")
+
+
+@pytest.fixture
+def gpg() -> Iterator[Gpg]:
+    """A gpg with a home of its own, which ends with its agent."""
+    if shutil.which("gpg") is None or shutil.which("gpgconf") is None:
+        pytest.skip("gpg is not installed")
+    keyring = Gpg(Path(mkdtemp(prefix="g-")))
+    try:
+        yield keyring
+    finally:
+        keyring.end()
+        shutil.rmtree(keyring.home)
 
 
 @pytest.fixture(params=["newest", "debian"])

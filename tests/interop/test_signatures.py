@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
@@ -23,7 +22,6 @@ from asyncpull.trust.signing import GpgSigner, KeyFileSigner, SigstoreSigner
 from tests.support import images, tars
 from tests.support.command import Command
 from tests.support.policies import REJECT, policy
-from tests.support.signers import Gpg
 from tests.support.stores import workplace
 
 if TYPE_CHECKING:
@@ -32,19 +30,7 @@ if TYPE_CHECKING:
     from tests.support.docker_registry import Registry
     from tests.support.images import Image
     from tests.support.peers import Peer
-
-
-@pytest.fixture
-def gpg() -> Iterator[Gpg]:
-    if shutil.which("gpg") is None or shutil.which("gpgconf") is None:
-        pytest.skip("gpg is not installed")
-    home = Path(mkdtemp(prefix="g-"))
-    keyring = Gpg(home)
-    try:
-        yield keyring
-    finally:
-        keyring.end()
-        shutil.rmtree(home)
+    from tests.support.signers import Gpg
 
 
 @pytest.fixture
