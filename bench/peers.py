@@ -143,7 +143,8 @@ def find_peers(prefix: tuple[str, ...]) -> list[Peer]:
     options = (*ours, *store, "--tls-verify=false", "--progress", "none")
     pull: tuple[str, ...] = (*options, "pull", "{reference}")
     prefetch = (*options, "prefetch", "{reference}")
-    ours_copy = (*options, "copy", "docker://{reference}", "oci:{store}/layout-{number}:latest")
+    cache = ("--blob-info-cache", "{store}/blob-info.sqlite")
+    ours_copy = (*options, "copy", *cache, "docker://{reference}", "oci:{store}/layout-{number}:latest")
     found: list[Peer] = [Command(OURS, _version((), *ours, "--version"), (), pull, prefetch, ours_copy)]
     if _has(prefix, "podman"):
         pull = ("podman", *store, "--tmpdir", "{store}/tmp", "pull", "-q", "--tls-verify=false", "{reference}")
