@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from asyncpull.access import Access
     from asyncpull.copy import Copier
-    from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection
+    from asyncpull.copying.image import CopiedImage
+    from asyncpull.copying.plan import CopyOptions, Instances, ManifestFormat, Selection
     from asyncpull.errors import AsyncpullError
     from asyncpull.estimate import PullEstimate
     from asyncpull.events import EventStream
-    from asyncpull.imagecopy import CopiedImage
     from asyncpull.layer.ceilings import Ceilings
     from asyncpull.limits import Limits
     from asyncpull.lockfile import LockWait, hearing_waits
@@ -101,19 +101,19 @@ _HOMES = {
     "CheckReport": "store.check.findings",
     "CommitOptions": "store.containercommit",
     "ContainerSpec": "store.containers",
-    "CopiedImage": "imagecopy",
+    "CopiedImage": "copying.image",
     "Copier": "copy",
-    "CopyOptions": "copyplan",
+    "CopyOptions": "copying.plan",
     "Damage": "store.check.findings",
     "Digest": "spec.digest",
     "Event": "progress",
     "EventStream": "events",
     "Finding": "store.check.findings",
     "ImageSize": "store.sizes",
-    "Instances": "copyplan",
+    "Instances": "copying.plan",
     "Limits": "limits",
     "LockWait": "lockfile",
-    "ManifestFormat": "copyplan",
+    "ManifestFormat": "copying.plan",
     "MountRequest": "store.mounts",
     "Platform": "spec.platform",
     "PrefetchSummary": "prefetch",
@@ -128,7 +128,7 @@ _HOMES = {
     "RegistryAccess": "registry.config",
     "Remedy": "store.check.findings",
     "Reporter": "progress",
-    "Selection": "copyplan",
+    "Selection": "copying.plan",
     "Store": "store.store",
     "StoreConfig": "store.config",
     "TrustOptions": "trust.policyfile",

@@ -1,11 +1,12 @@
 """A copy of an image from any place to any other. This is the only module that knows the order of its stages::
 
-    open      source and destination                                             source.opening, destination.opening
-    resolve   document -> the instances that are wanted of an index                            copyplan
+    open      source and destination                                   source.opening, destination.opening
+    resolve   document -> the instances that are wanted of an index                  copying.plan, .image
     per instance, side by side:
-        plan      per layer: pass on, decompress or recompress                                 copyplan
-        move      blobs, each once, none that is there; made anew where they change      transfer, recompression
-        put       the manifest, converted where it changes                                     imagecopy
+        judge     by the policy, before anything that it names is asked for          copying.notary
+        plan      per layer: pass on, decompress or recompress                       copying.plan
+        move      blobs, each once, none that is there; made anew where they change  copying.transfer
+        put       the manifest, converted where it changes, and its signatures       copying.image, .notary
     commit    the document that gets the name, last
 
 A copy into a containers/storage store is a pull from another source.
@@ -25,15 +26,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from asyncpull.access import Access
-from asyncpull.blobinfo import BlobInfoCache
-from asyncpull.copyplan import CopyOptions, Instances
+from asyncpull.copying.blobinfo import BlobInfoCache
+from asyncpull.copying.image import CopiedImage, ImageCopy, copies_referrers
+from asyncpull.copying.notary import open_notary
+from asyncpull.copying.plan import CopyOptions, Instances
+from asyncpull.copying.transfer import Transfer
 from asyncpull.destination.opening import open_destination
 from asyncpull.errors import UsageError
 from asyncpull.events import EventHub
 from asyncpull.fetch.fetcher import Fetcher
-from asyncpull.imagecopy import CopiedImage, ImageCopy, copies_referrers
 from asyncpull.limits import Limits
-from asyncpull.notary import open_notary
 from asyncpull.progress import (
     CopyCompleted,
     CopyFailed,
@@ -48,15 +50,14 @@ from asyncpull.source.opening import open_source
 from asyncpull.spec.location import RegistryLocation, StorageLocation, parse_location
 from asyncpull.spec.platform import host_platform
 from asyncpull.spec.reference import parse_reference
-from asyncpull.transfer import Transfer
 from asyncpull.trust.gate import Gate
 from asyncpull.trust.signing import Signing
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from asyncpull.copying.notary import Notary
     from asyncpull.events import EventStream
-    from asyncpull.notary import Notary
     from asyncpull.progress import Event, Reporter
     from asyncpull.spec.location import Location
     from asyncpull.spec.platform import Platform

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+_NO_UNNAMED: Final = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL))
 _LARGE: Final = "/var/tmp"  # as containers/image does it: /tmp is often memory
 
 
@@ -23,22 +24,34 @@ def scratch_directory() -> str:
     return os.environ.get("TMPDIR") or (_LARGE if os.access(_LARGE, os.W_OK | os.X_OK) else tempfile.gettempdir())
 
 
-def open_scratch() -> int:
-    """A descriptor of a new, empty file, for reading and writing; closing it is all there is to do.
+def open_scratch(directory: Path | str | None = None) -> int:
+    """A descriptor of a new, empty file in a directory, for reading and writing; closing it is all there is to do.
 
-    Raises StoreError.
+    Where the file system can do that, it may be given a name by a link. Raises NoSpaceError, StoreWriteError.
     """
-    directory = scratch_directory()
-    with writing(directory), tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        return os.dup(file.fileno())
+    place = directory or scratch_directory()
+    with writing(place):
+        try:
+            return os.open(place, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED:
+                raise
+        fd, name = tempfile.mkstemp(dir=place)
+        os.unlink(name)
+        return fd
 
 
 def write_scratch(fd: int, data: bytes) -> None:
     """Append to a scratch file; blocks. Raises NoSpaceError, StoreWriteError."""
-    view = memoryview(data)
     with writing(scratch_directory(), "set TMPDIR to a directory with more room"):
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of ``data``. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 @contextmanager

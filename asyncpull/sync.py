@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from asyncpull.access import Access
     from asyncpull.copy import Copier
-    from asyncpull.copyplan import CopyOptions
-    from asyncpull.imagecopy import CopiedImage
+    from asyncpull.copying.image import CopiedImage
+    from asyncpull.copying.plan import CopyOptions
     from asyncpull.spec.location import Location
     from asyncpull.spec.reference import Reference
     from asyncpull.syncfile import WantedRegistry

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncpull.access import Access
-from asyncpull.blobinfo import FILE, BlobInfoCache
 from asyncpull.copy import Copier
-from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection, parse_selection
+from asyncpull.copying.blobinfo import FILE, BlobInfoCache
+from asyncpull.copying.plan import CopyOptions, Instances, ManifestFormat, Selection, parse_selection
+from asyncpull.copying.transfer import HELD_BYTES
 from asyncpull.errors import (
     AsyncpullError,
     DigestMismatchError,
@@ -33,7 +34,6 @@ from asyncpull.spec.location import parse_location
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, parse_document
 from asyncpull.spec.mediatype import DOCKER_SCHEMA1_SIGNED, OCI_LAYER_ZSTD
 from asyncpull.spec.source import RebuildingSource
-from asyncpull.transfer import HELD_BYTES
 from asyncpull.trust.policyfile import TrustOptions
 from tests.support import images
 from tests.support.docker_registry import docker_registry, is_installed

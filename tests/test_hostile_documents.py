@@ -13,7 +13,7 @@ import pytest
 from asyncpull.access import Access
 from asyncpull.cli.exit_codes import REFUSED_CONTENT, exit_code_of
 from asyncpull.copy import Copier
-from asyncpull.copyplan import CopyOptions, Instances, Selection
+from asyncpull.copying.plan import CopyOptions, Instances, Selection
 from asyncpull.errors import AsyncpullError, DocumentError
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.spec.manifest import MANIFEST_LIMIT

@@ -194,7 +194,7 @@ def blob_info_option(command: Decorated) -> Decorated:
 
 def wanted_blob_info(chosen: Path | None) -> Path | None:
     """The file that was chosen, or podman's; None where podman would have none."""
-    from asyncpull.blobinfo import cache_path
+    from asyncpull.copying.blobinfo import cache_path
     from asyncpull.registry.credentials import user_id
 
     return chosen or cache_path(os.environ, user_id(os.environ))

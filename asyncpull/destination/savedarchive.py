@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 from asyncpull.errors import DocumentError, SizeMismatchError, StoreError
 from asyncpull.layer.archive import END, format_member, padding
 from asyncpull.layer.header import REGULAR, SYMLINK, Member
-from asyncpull.scratch import writing
+from asyncpull.scratch import write_all, writing
 from asyncpull.spec import mediatype
 from asyncpull.spec.destination import Abilities
 from asyncpull.spec.dockerarchive import (
@@ -152,7 +152,7 @@ class SavedArchive:
         """Write the archive to a file, or the beginning of it once ``stop`` is set. Blocks. Raises OSError."""
         for part in self._parts():
             if isinstance(part, bytes):
-                _write_all(fd, part)
+                write_all(fd, part)
                 continue
             at, end = part.offset, part.offset + part.size
             while at < end and not stop.is_set():
@@ -251,12 +251,6 @@ def _file(name: str, data: bytes) -> bytes:
 
 def _link(name: str, target: str) -> bytes:
     return format_member(Member(name.encode(), SYMLINK, 0, 0, 0, 0, 0, 0, target.encode(), 0, 0, {}, 0))
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _write_at(fd: int, data: bytes, at: int) -> None:

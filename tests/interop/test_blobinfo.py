@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from asyncpull.blobinfo import FILE, BlobInfoCache
+from asyncpull.copying.blobinfo import FILE, BlobInfoCache
 from asyncpull.layer.codec import Compression
 from asyncpull.spec.digest import Digest
 from tests.support.images import image, write_directory

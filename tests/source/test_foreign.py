@@ -9,7 +9,7 @@ import pytest
 
 from asyncpull.access import Access
 from asyncpull.copy import Copier
-from asyncpull.copyplan import CopyOptions
+from asyncpull.copying.plan import CopyOptions
 from asyncpull.errors import (
     DigestMismatchError,
     DocumentTooLargeError,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from asyncpull.access import Access
 from asyncpull.copy import Copier
-from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection
+from asyncpull.copying.plan import CopyOptions, Instances, ManifestFormat, Selection
 from asyncpull.errors import DocumentError, UsageError
 from asyncpull.spec.reference import parse_reference
 from asyncpull.spec.signature import SigstoreSignature, signature_from_file, signature_to_file

@@ -10,9 +10,9 @@ import pytest
 
 from asyncpull.access import Access
 from asyncpull.copy import Copier
-from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection
+from asyncpull.copying.plan import CopyOptions, Instances, ManifestFormat, Selection
+from asyncpull.copying.publish import RegistrySink, add_signature_files
 from asyncpull.errors import ConfigurationError, DocumentError, PolicyError, StoreWriteError, UsageError
-from asyncpull.publish import RegistrySink, add_signature_files
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.spec.digest import Digest
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from asyncpull.imagecopy import CopiedImage
+    from asyncpull.copying.image import CopiedImage
 
 IMAGE = images.image([layer("one", 1000)])
 INDEX = images.index([IMAGE, images.image([layer("two", 1000)], architecture="arm64")])

@@ -27,8 +27,8 @@ from asyncpull.errors import StoreWriteError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncpull.copyplan import Selection
-    from asyncpull.imagecopy import CopiedImage
+    from asyncpull.copying.image import CopiedImage
+    from asyncpull.copying.plan import Selection
 
 _COMPRESSIONS = ("gzip", "zstd", "none")
 
@@ -101,7 +101,7 @@ def copy(
     docker-archive:FILE[:REF], docker-daemon:REF, containers-storage:NAME; tarball:FILE as SRC. Of an index the instance
     for the platform is copied, unless --all or --multi-arch say otherwise.
     """
-    from asyncpull.copyplan import COMPRESSIONS, CopyOptions, ManifestFormat
+    from asyncpull.copying.plan import COMPRESSIONS, CopyOptions, ManifestFormat
     from asyncpull.spec.location import StorageLocation, parse_location
     from asyncpull.spec.reference import parse_reference
 
@@ -166,7 +166,7 @@ def copied_as_json(copied: CopiedImage) -> dict[str, object]:
 
 
 def _selection(takes_all: bool, which: str | None, is_stripped: bool) -> Selection:
-    from asyncpull.copyplan import Instances, Selection, parse_selection
+    from asyncpull.copying.plan import Instances, Selection, parse_selection
 
     if takes_all and which is not None:
         raise UsageError("--all and --multi-arch exclude each other")

@@ -78,7 +78,7 @@ def sync(
 
     A repository without a tag means all of its tags. What is at a registry already, to the bit, is not copied again.
     """
-    from asyncpull.copyplan import CopyOptions, Instances, ManifestFormat, Selection
+    from asyncpull.copying.plan import CopyOptions, Instances, ManifestFormat, Selection
 
     options = CopyOptions(
         selection=Selection(Instances.ALL if takes_all else Instances.SYSTEM),

@@ -81,7 +81,7 @@ async def _judged(
     location: Location, platform: Platform, gate: Gate, access: Access, client: RegistryClient | None
 ) -> Verdict:
     """What comes of the manifest that a pull or a copy would take from ``location``."""
-    from asyncpull.notary import evidence
+    from asyncpull.copying.notary import evidence
     from asyncpull.resolve import resolve_manifest
     from asyncpull.source.opening import open_source
     from asyncpull.spec.manifest import is_schema1

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from asyncpull.content import HeldContent
+from asyncpull.copying.content import HeldContent
 from asyncpull.destination.registry import RegistryDestination
 from asyncpull.errors import ConfigurationError, NotFoundError, StoreWriteError
 from asyncpull.source.registry import RegistrySource

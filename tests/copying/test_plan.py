@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncpull.copyplan import (
+from asyncpull.copying.plan import (
     CopyOptions,
     Instances,
     ManifestFormat,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncpull.blobinfo import FILE, BlobInfoCache, Candidate, cache_path
+from asyncpull.copying.blobinfo import FILE, BlobInfoCache, Candidate, cache_path
 from asyncpull.layer.codec import Compression
 from asyncpull.spec.digest import Digest
 

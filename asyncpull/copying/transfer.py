@@ -16,12 +16,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from asyncpull.blobinfo import BlobInfoCache
-from asyncpull.content import FileContent, Front, HeldContent, fetched, linker, lying, nameless_file, received
-from asyncpull.copyplan import COMPRESSIONS
+from asyncpull.copying.blobinfo import BlobInfoCache
+from asyncpull.copying.content import FileContent, Front, HeldContent, fetched, linker, lying, received
+from asyncpull.copying.plan import COMPRESSIONS
+from asyncpull.copying.recompression import Recompressed, recompress
 from asyncpull.fetch.afresh import use_fetched
 from asyncpull.fetch.fetcher import NotWantedError
-from asyncpull.journal import store_errors
 from asyncpull.progress import (
     FetchAdvanced,
     FetchCompleted,
@@ -33,7 +33,7 @@ from asyncpull.progress import (
     PutCompleted,
     PutStarted,
 )
-from asyncpull.recompression import Recompressed, recompress
+from asyncpull.scratch import open_scratch
 from asyncpull.source.local import LocalSource
 from asyncpull.source.schema1 import open_schema1
 from asyncpull.spec.destination import SizingDestination
@@ -197,8 +197,7 @@ class Transfer:
             if found is not None:
                 return found
         subject = f"layer {blob.digest}"
-        with store_errors(self.room):
-            fd = nameless_file(self.room)
+        fd = open_scratch(self.room)
         try:
             async with self._slots:
                 async with self.content(blob) as content, aclosing(content.chunks()) as chunks:

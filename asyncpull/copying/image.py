@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from asyncpull.copyplan import COMPRESSIONS, CopyOptions, Instances, ManifestFormat, is_left, plan_copy, selected
+from asyncpull.copying.plan import COMPRESSIONS, CopyOptions, Instances, ManifestFormat, is_left, plan_copy, selected
 from asyncpull.errors import DocumentError, SourceError, UsageError
 from asyncpull.layer.codec import Compression
 from asyncpull.log import Log
@@ -32,14 +32,14 @@ from asyncpull.waiting import run_all
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from asyncpull.copyplan import CopyPlan, LayerStep
-    from asyncpull.notary import Notary
+    from asyncpull.copying.notary import Notary
+    from asyncpull.copying.plan import CopyPlan, LayerStep
+    from asyncpull.copying.transfer import Transfer
     from asyncpull.spec.destination import Destination
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor
     from asyncpull.spec.platform import Platform
     from asyncpull.spec.source import Source
-    from asyncpull.transfer import Transfer
 
 # How many manifests of an index are worked on at once; the blobs of all of them are bounded by themselves.
 _INSTANCES_AT_ONCE = 4

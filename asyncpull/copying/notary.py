@@ -23,7 +23,7 @@ from asyncpull.trust.signaturestore import (
 from asyncpull.trust.signing import SigstoreSigner
 
 if TYPE_CHECKING:
-    from asyncpull.publish import SignatureSink
+    from asyncpull.copying.publish import SignatureSink
     from asyncpull.registry.client import RegistryClient
     from asyncpull.spec.destination import Destination
     from asyncpull.spec.digest import Digest
@@ -168,7 +168,7 @@ async def _goal(
     """Where signatures go at ``destination``, if it holds any, and which name is signed, if it gives one."""
     match destination:
         case RegistryLocation() if writer is not None:
-            from asyncpull.publish import RegistrySink
+            from asyncpull.copying.publish import RegistrySink
 
             name = destination.reference
             registry = RegistrySink(writer, name, of_reference(name), gate.directory)
@@ -180,7 +180,7 @@ async def _goal(
 
             return (target if isinstance(target, DirectoryDestination) else None), None
         case StorageLocation():
-            from asyncpull.publish import InRecord
+            from asyncpull.copying.publish import InRecord
 
             return InRecord(), parse_reference(destination.name)
         case _:

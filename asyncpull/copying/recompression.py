@@ -7,7 +7,6 @@ and writes. No more than that is in memory, whatever the blob becomes.
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -16,6 +15,7 @@ from asyncpull.errors import DiffIDMismatchError, LayerError
 from asyncpull.journal import store_errors
 from asyncpull.layer.codec import Compression, Inflater
 from asyncpull.layer.encoder import Encoder
+from asyncpull.scratch import write_all
 from asyncpull.spec.digest import Digest
 from asyncpull.waiting import finish, run_all
 
@@ -109,10 +109,8 @@ class _Writer:
     def _write(self, part: bytes) -> None:
         self._hasher.update(part)
         self.size += len(part)
-        rest = memoryview(part)
         with store_errors(self._path):
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            write_all(self._fd, part)
 
 
 async def _inflated(chunks: AsyncIterator[bytes], inflater: Inflater) -> AsyncGenerator[bytes, None]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from asyncpull.errors import DigestMismatchError, SizeMismatchError, UnavailableError
 from asyncpull.extract.writeback import begin_writing
 from asyncpull.journal import store_errors
+from asyncpull.scratch import open_scratch, write_all
 from asyncpull.source.local import reading
 from asyncpull.spool import move_spooled
 from asyncpull.waiting import finish, run_all
@@ -324,8 +325,7 @@ async def received(
 
     Raises SourceError, SizeMismatchError, StoreError.
     """
-    with store_errors(room):
-        fd = nameless_file(room)
+    fd = open_scratch(room)
     try:
         async with source.open_blob(descriptor) as response:
             if response.start:
@@ -334,7 +334,7 @@ async def received(
             async for chunk in response.chunks:
                 if position + len(chunk) > descriptor.size:
                     raise SizeMismatchError(f"blob {descriptor.digest}", descriptor.size, position + len(chunk))
-                await _finished(write_all, room, fd, chunk)
+                await _finished(_append, room, fd, chunk)
                 position += len(chunk)
         if position != descriptor.size:
             raise SizeMismatchError(f"blob {descriptor.digest}", descriptor.size, position)
@@ -342,20 +342,6 @@ async def received(
             yield content
     finally:
         os.close(fd)
-
-
-def nameless_file(room: Path) -> int:
-    """A new file in the directory ``room`` that has no name, so that no crash leaves it behind. Raises OSError."""
-    try:
-        return os.open(room, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            raise
-    import tempfile  # not needed where the file system can do it
-
-    fd, name = tempfile.mkstemp(dir=room)
-    os.unlink(name)
-    return fd
 
 
 def linker(fd: int) -> Mover:
@@ -376,12 +362,9 @@ def linker(fd: int) -> Mover:
     return lambda path: _finished(link, path)
 
 
-def write_all(path: Path, fd: int, data: bytes) -> None:
-    """Write all of ``data`` to ``fd``; blocks. Raises NoSpaceError, StoreWriteError, which name ``path``."""
+def _append(path: Path, fd: int, data: bytes) -> None:
     with store_errors(path):
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
 
 
 def _write_file(path: Path, data: bytes) -> None:
@@ -389,7 +372,7 @@ def _write_file(path: Path, data: bytes) -> None:
         fd = os.open(path, _CREATE, 0o644)
     try:
         try:
-            write_all(path, fd, data)
+            _append(path, fd, data)
             _sync(path, fd)
         finally:
             os.close(fd)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.content import FileContent, Front, HeldContent, fetched, linker, lying, nameless_file, received
+from asyncpull.copying.content import FileContent, Front, HeldContent, fetched, linker, lying, received
 from asyncpull.errors import (
     DigestMismatchError,
     IntegrityError,
@@ -22,6 +22,7 @@ from asyncpull.fetch.fetcher import Fetcher
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.retry import RetryPolicy
+from asyncpull.scratch import open_scratch
 from asyncpull.source.local import FileRange, LocalSource, open_regular
 from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
@@ -218,7 +219,7 @@ async def test_held_bytes(tmp_path: Path) -> None:
 
 
 async def test_a_nameless_file_is_given_a_name_and_not_copied(tmp_path: Path) -> None:
-    fd = nameless_file(tmp_path)
+    fd = open_scratch(tmp_path)
     try:
         os.write(fd, DATA)
         assert await linker(fd)(tmp_path / "named")

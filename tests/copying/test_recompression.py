@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from asyncpull.copying.recompression import Recompressed, recompress
 from asyncpull.errors import DiffIDMismatchError, DigestMismatchError, MalformedLayerError, NoSpaceError, UsageError
 from asyncpull.layer.codec import Compression
-from asyncpull.recompression import Recompressed, recompress
 from asyncpull.spec.digest import Digest
 from tests.support.contents import HeldContent
 
