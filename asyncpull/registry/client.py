@@ -145,14 +145,30 @@ class RegistryClient:
         referrers = self._referrers.setdefault(endpoint, Referrers(self._requests, endpoint))
         return Repository(self._requests, endpoint, referrers, self._retry)
 
-    async def referrers(self, reference: Reference, subject: Digest) -> tuple[Referrer, ...]:
+    async def referrers(
+        self, reference: Reference, subject: Digest, *, asks_mirrors: bool = False
+    ) -> tuple[Referrer, ...]:
         """What is about the manifest ``subject`` of the repository of ``reference``, as its registry lists it.
 
-        Mirrors are not asked. Raises SourceError, DocumentError, ConfigurationError, PolicyError.
+        With ``asks_mirrors``, the first endpoint that lists anything counts, and those that do not answer only if none
+        does. Raises SourceError, DocumentError, ConfigurationError, PolicyError.
         """
-        endpoint = (await self.endpoints(reference))[-1]
-        lists = self._referrers.setdefault(endpoint, Referrers(self._requests, endpoint))
-        return await retrying(self._retry, lambda: lists.of(subject))
+        failure: SourceError | None = None
+        is_answered = False
+        endpoints = await self.endpoints(reference)
+        for endpoint in endpoints if asks_mirrors else endpoints[-1:]:
+            lists = self._referrers.setdefault(endpoint, Referrers(self._requests, endpoint))
+            try:
+                found = await retrying(self._retry, partial(lists.of, subject))
+            except SourceError as error:
+                failure = failure or error
+                continue
+            if found:
+                return found
+            is_answered = True
+        if failure is not None and not is_answered:
+            raise failure
+        return ()
 
     async def delete(self, reference: Reference) -> Digest:
         """Delete the manifest that ``reference`` names, with all its tags; gives its digest.

@@ -18,7 +18,6 @@ from asyncpull.trust.judge import Verdict, judge
 from asyncpull.trust.policy import accept_anything
 from asyncpull.trust.policyfile import TrustOptions, load_policy
 from asyncpull.trust.registriesd import load_registries_directory
-from asyncpull.trust.scopes import of_reference
 from asyncpull.trust.signaturestore import RegistrySignatures
 
 if TYPE_CHECKING:
@@ -111,4 +110,4 @@ class Gate:
 
     def registry_signatures(self, client: RegistryClient, reference: Reference) -> RegistrySignatures:
         """Where the signatures of ``reference`` are, whom ``client`` asks."""
-        return RegistrySignatures(client, reference, of_reference(reference), self.directory, self._environ)
+        return RegistrySignatures(client, reference, self.directory, self._environ)

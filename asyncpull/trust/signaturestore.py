@@ -12,6 +12,7 @@ import base64
 import binascii
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -42,10 +43,11 @@ from asyncpull.spec.signature import (
     signature_from_file,
 )
 from asyncpull.trust.registriesd import signature_url
+from asyncpull.trust.scopes import of_reference
 from asyncpull.trust.statement import SIGNED_IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from asyncpull.registry.client import RegistryClient
     from asyncpull.spec.reference import Reference
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
     from asyncpull.store.store import Store
     from asyncpull.store.views import ImageRecord
     from asyncpull.trust.registriesd import RegistriesDirectory
-    from asyncpull.trust.scopes import ImageScopes
 
 _PREDICATE = "dev.sigstore.bundle.predicateType"
 # cosign lists its bundles by the type of their empty config where the registry does not list them itself.
@@ -79,49 +80,64 @@ class NoSignatures:
 
 
 class RegistrySignatures:
-    """The signatures of an image of a registry; what ``directory`` gives says where they are."""
+    """The signatures of an image of a registry; what ``directory`` gives says where they are.
+
+    It may say so of the registry, or of a place that registries.conf has for it, such as a mirror: podman looks for
+    the place that it pulls from. What is found anywhere counts, since signatures say for themselves what they are for.
+    """
 
     def __init__(
         self,
         client: RegistryClient,
         reference: Reference,
-        image: ImageScopes,
         directory: Callable[[], Awaitable[RegistriesDirectory]],
         environ: Mapping[str, str],
     ) -> None:
-        self._client, self._reference, self._image = client, reference, image
+        self._client, self._reference = client, reference
         self._directory, self._environ = directory, environ
 
     async def of(self, manifest: Digest, *, is_instance: bool) -> tuple[Signature, ...]:
         """Those of the registry's extension or else of the lookaside store, and those that are attached."""
         directory = await self._directory()
+        places = await self._places()
         listed = await self._client.listed_signatures(self._reference, manifest)
-        beside = await self._beside(directory, manifest) if listed is None else parse_listed(listed)
-        if not directory.uses_attachments(self._image):
+        beside = await self._beside(directory, places, manifest) if listed is None else parse_listed(listed)
+        if not any(directory.uses_attachments(of_reference(place)) for place in places):
             return beside
-        bundles = await attached_bundles(self._client, self._reference, manifest)
+        bundles = await attached_bundles(self._client, self._reference, manifest, asks_mirrors=True)
         return (*beside, *await self._attached(manifest), *bundles)
 
-    async def _beside(self, directory: RegistriesDirectory, manifest: Digest) -> tuple[Signature, ...]:
-        base = directory.lookaside(self._image)
-        if urlsplit(base).scheme == "file":
-            return await asyncio.to_thread(self._in_files, base, manifest)
+    async def _places(self) -> tuple[Reference, ...]:
+        """What the image is called at the registry, and at the other places that it may be pulled from."""
+        accounts = [endpoint.account for endpoint in await self._client.endpoints(self._reference)]
+        others = (account.partition("/") for account in dict.fromkeys(accounts) if account != self._reference.name)
+        return (self._reference, *(replace(self._reference, domain=domain, path=path) for domain, _, path in others))
+
+    async def _beside(
+        self, directory: RegistriesDirectory, places: Sequence[Reference], manifest: Digest
+    ) -> tuple[Signature, ...]:
+        bases = {(directory.lookaside(of_reference(place)), place.path): place for place in places}
+        found: list[Signature] = []
+        for (base, _path), place in bases.items():
+            if urlsplit(base).scheme == "file":
+                found += await asyncio.to_thread(_in_files, base, place, manifest)
+            else:
+                found += await self._from_server(base, place, manifest)
+        return tuple(found)
+
+    async def _from_server(self, base: str, place: Reference, manifest: Digest) -> list[Signature]:
         found: list[Signature] = []
         size = 0
         async with HttpClient(proxies=Proxies.from_environ(self._environ)) as http:
             for number in range(1, SIGNATURES_LIMIT + 1):
-                url = signature_url(base, self._reference, manifest, number)
+                url = signature_url(base, place, manifest, number)
                 raw = await _fetched(http, url)
                 if raw is None:
-                    return tuple(found)
+                    return found
                 size += len(raw)
                 _require_size(size, base)
                 found.append(signature_from_file(raw, f"signature {number}"))
         raise _too_many(base)
-
-    def _in_files(self, base: str, manifest: Digest) -> tuple[Signature, ...]:
-        first = unquote(urlsplit(signature_url(base, self._reference, manifest, 1)).path)
-        return read_signature_files(Path(first).parent, "")
 
     async def _attached(self, manifest: Digest) -> tuple[Signature, ...]:
         tagged = self._reference.with_tag(attachment_tag(manifest))
@@ -138,16 +154,16 @@ class RegistrySignatures:
 
 
 async def attached_bundles(
-    client: RegistryClient, reference: Reference, manifest: Digest
+    client: RegistryClient, reference: Reference, manifest: Digest, *, asks_mirrors: bool = False
 ) -> tuple[SigstoreSignature, ...]:
-    """The bundles of sigstore that are about ``manifest`` in the repository of ``reference``.
+    """The bundles of sigstore that are about ``manifest`` in the repository of ``reference``, or in mirrors of it.
 
     Raises SourceError, DocumentError.
     """
     source = RegistrySource(client, reference)
     found: list[SigstoreSignature] = []
     size = 0
-    for referrer in await client.referrers(reference, manifest):
+    for referrer in await client.referrers(reference, manifest, asks_mirrors=asks_mirrors):
         if referrer.artifact_type not in _MAY_BE_BUNDLES or not _may_sign(referrer.descriptor.annotations):
             continue
         document = await source.manifest(referrer.descriptor.digest)
@@ -311,6 +327,11 @@ def parse_listed(raw: bytes) -> tuple[Signature, ...]:
     if len(found) > SIGNATURES_LIMIT:
         raise _too_many("the registry's list")
     return tuple(found)
+
+
+def _in_files(base: str, place: Reference, manifest: Digest) -> tuple[Signature, ...]:
+    first = unquote(urlsplit(signature_url(base, place, manifest, 1)).path)
+    return read_signature_files(Path(first).parent, "")
 
 
 async def _fetched(http: HttpClient, url: str) -> bytes | None:

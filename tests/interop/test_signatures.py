@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -201,6 +205,56 @@ def test_signed_by_us_in_openpgp(
         (place / "signature-1").write_bytes(signature_to_file(signature))
         assert copied(debian, tmp_path, name, requirement)
         assert not accepted_here(tmp_path, name, requirement)
+
+
+@contextmanager
+def web_server(directory: Path) -> Iterator[str]:
+    """Serve the files of a directory; the URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(directory))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_staged_as_files_and_read_from_a_web_server(
+    debian: Peer, registry: Registry, gpg: Gpg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GNUPGHOME", str(gpg.home))
+    mine = gpg.make_key("mine@a.example")
+    (tmp_path / "mine.gpg").write_bytes(gpg.export("mine@a.example"))
+    (tmp_path / "look aside").mkdir()
+    by_them, by_us = an_image("staged by skopeo"), an_image("staged by us")
+    images.write_layout(tmp_path / "layout", {"1": by_them, "2": by_us})
+    name = f"docker://{registry.address}/staged/image"
+    options = ("--registries.d", str(tmp_path / "registries.d"), "--insecure-policy")
+    with web_server(tmp_path / "look aside") as url:
+        staging = f"file://{tmp_path}/look%20aside/sub"
+        configured(tmp_path, registry, lookaside=f"{url}/sub", lookaside_staging=staging)
+        layout = f"oci:{tmp_path}/layout"
+        debian.run(
+            *("skopeo", *options, "copy", "-q", "--dest-tls-verify=false", "--sign-by", mine),
+            *(f"{layout}:1", f"{name}:1"),
+        )
+        ended = Command(tmp_path)(
+            *(*options, "--tls-verify=false", "--progress", "none", "copy", "--sign-by", mine),
+            *(f"{layout}:2", f"{name}:2"),
+        )
+        assert (ended.code, ended.err) == (0, "")
+        for tag in "12":
+            reference = f"{registry.address}/staged/image:{tag}"
+            assert copied(debian, tmp_path, reference, signed_by(tmp_path / "mine.gpg")) == ""
+            assert pulled(tmp_path, reference, signed_by(tmp_path / "mine.gpg")) == (0, "")
+        registry.push("staged/image", "3", an_image("not signed"))
+        before = len(registry.requests())
+        code, said = pulled(tmp_path, f"{registry.address}/staged/image:3", signed_by(tmp_path / "mine.gpg"))
+        assert (code, "a signature is required, and there is none" in said) == (65, True)
+        asked = registry.requests()[before:]
+        assert [request for request in asked if "/manifests/3" in request]
+        assert [request for request in asked if "/blobs/" in request] == []
 
 
 def test_sigstore_in_both_directions(newest: Peer, registry: Registry, folder: Path) -> None:

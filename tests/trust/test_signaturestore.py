@@ -29,6 +29,7 @@ from asyncpull.trust.gate import Gate
 from asyncpull.trust.policyfile import TrustOptions
 from asyncpull.trust.signaturestore import DirectorySignatures
 from tests.support import images
+from tests.support.mirrors import configuration
 from tests.support.registry_faults import header, replaced, status
 from tests.support.registry_simulator import RegistrySimulator
 
@@ -121,6 +122,31 @@ async def test_a_web_server(tmp_path: Path) -> None:
         place.registry.on(path, status(200, signature_to_file(FIRST)), times=None)
         with pytest.raises(DocumentError, match=f"more than {SIGNATURES_LIMIT}"):
             await place.found()
+
+
+async def test_what_is_said_of_a_mirror_counts_too(tmp_path: Path) -> None:
+    async with a_place(tmp_path) as place:
+        address = place.registry.address
+        section = {"lookaside": f"file://{tmp_path}/look%20aside", "use-sigstore-attachments": True}
+        conf = tmp_path / "registries.conf"
+        conf.write_text(configuration("named.example/x", f"{address}/a"))
+        access = RegistryAccess(tls_verify=False, registries_conf=conf, registries_conf_dir=tmp_path / "none")
+        tag = f"sha256-{DIGEST.encoded}.sig"
+        place.registry.add_blob(SECOND.payload)
+        layer = images.Blob(SIGSTORE_TYPE, SECOND.payload).descriptor(annotations=dict(SECOND.annotations))
+        document = json.dumps({"schemaVersion": 2, "layers": [layer]}).encode()
+        place.registry.add_manifest("a/b", tag, document, images.OCI_MANIFEST)
+        reference = parse_reference("named.example/x/b:1")
+        other, said = SimpleSignature(b"\x90two"), tmp_path / "x.yaml"
+        for scope, path, signature in (("named.example", "x/b", FIRST), (address, "a/b", other)):
+            beside = tmp_path / f"look aside/{path}@sha256={DIGEST.encoded}"
+            beside.mkdir(parents=True)
+            (beside / "signature-1").write_bytes(signature_to_file(signature))
+            said.write_text(json.dumps({"docker": {scope: section}}))
+            async with RegistryClient(access, retry=RetryPolicy(attempts=1), environ={}) as client:
+                gate = Gate(TrustOptions(registries_dir=tmp_path), environ={"HOME": str(tmp_path)})
+                found = await gate.registry_signatures(client, reference).of(DIGEST, is_instance=False)
+            assert found == (signature, SECOND)
 
 
 async def test_the_registrys_own(tmp_path: Path) -> None:
