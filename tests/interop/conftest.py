@@ -49,7 +49,11 @@ def debian() -> Peer:
 
 @pytest.fixture(scope="session")
 def newest() -> Peer:
-    return _wanted(newest_peer(), "newest")
+    peer = _wanted(newest_peer(), "newest")
+    with workplace(peer) as directory:  # or each side would have a store of its own, and find nothing wrong with it
+        (directory / "here").write_text("seen")
+        assert peer.run("cat", directory / "here") == "seen"
+    return peer
 
 
 @pytest.fixture
