@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FICLONE = 0x40049409
 MiB = 1 << 20
+PAGE = 4096
 
 MAKERS = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
@@ -114,6 +115,17 @@ def sharing_file_system(directory: Path, size: int) -> Iterator[Path]:
     make_image(image, "xfs", size)
     with loop_mounted(image, "xfs", directory / "outer") as point:
         yield point
+
+
+def fill_up(filler: Path, room: int) -> None:
+    """Fill a file system up with the file ``filler``, but for ``room`` pages."""
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(PAGE))
+        except OSError:
+            pass
+    os.truncate(filler, max(0, filler.stat().st_size - room * PAGE))
 
 
 def _run(*command: str) -> None:
