@@ -84,12 +84,8 @@ def commit(layers: LayerWriter, images: ImageWriter, image: NewImage, lent: Lent
     StoreWriteError, StoreError.
     """
     additions = [_addition(layer) for layer in image.layers if not _is_there(layers, layer)]
-    layers.add(additions)
-    try:
+    with layers.added(additions):
         return images.put(image, lent)
-    except BaseException:
-        layers.undo(additions)
-        raise
 
 
 def _is_there(layers: LayerWriter, layer: NewLayer) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from asyncpull import kernel
 from asyncpull.errors import NotInStoreError, StoreError, UsageError
 from asyncpull.log import Log
 from asyncpull.spec.digest import Digest
-from asyncpull.store.files import disk_errors, make_directory, sweep, sync_file, write_atomic
+from asyncpull.store.files import disk_errors, kept, make_directory, sweep, sync_file, write_atomic
 from asyncpull.store.idmap import NO_MAPPINGS, format_raw
 from asyncpull.store.records import CONTAINERS, Raw, big_data_file_name, format_time
 from asyncpull.store.table import Table
@@ -22,7 +22,7 @@ from asyncpull.store.views import ContainerRecord
 from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from asyncpull.lockfile import LockedFile
@@ -115,7 +115,7 @@ class Containers:
         roots = (self.directory, self.run_directory)
         for directory in (root / container_id for container_id in container_ids for root in roots):
             for point in reversed(kernel.mounts_below(directory)):
-                with contextlib.suppress(OSError):  # then it cannot be deleted either, and that is told
+                with suppress(OSError):  # then it cannot be deleted either, and that is told
                     kernel.unmount(directory / point, kernel.MNT_DETACH)
             try:
                 remove_tree(directory)
@@ -140,6 +140,18 @@ class ContainerWriter:
         self.rows: Rows[ContainerRecord] = containers.table.load(lock)
         sweep(containers.directory)
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Have the containers that are there now again if the body fails. Raises NoSpaceError, StoreError."""
+        before, removed = self.rows, len(self._removed)
+        try:
+            with self._containers.table.kept(self._lock):
+                yield
+        except BaseException:
+            self._removed[removed:] = self.rows.by_id.keys() - before.by_id.keys()  # their directories are nobody's
+            self.rows = before
+            raise
+
     def require_free(self, name: str) -> None:
         """Raise StoreError if a container has this name."""
         for container in self.rows.by_id.values():
@@ -154,7 +166,7 @@ class ContainerWriter:
         self.rows = self._containers.table.change(self._lock, self.rows, {}, append=stable, append_volatile=lost)
         return self.rows.by_id[str(record["id"])]
 
-    def set_big_data(self, container_id: str, items: Iterable[tuple[str, bytes]]) -> ContainerRecord:
+    def set_big_data(self, container_id: str, items: Collection[tuple[str, bytes]]) -> ContainerRecord:
         """Write items of a container and record them, new keys last; all of them, or after an error the old ones.
 
         Raises NoSpaceError, StoreWriteError, StoreError.
@@ -163,30 +175,23 @@ class ContainerWriter:
         names, sizes = list(container.big_data_names), dict(container.big_data_sizes)
         digests = dict(container.big_data_digests)
         directory = self._containers.directory / container_id
-        with disk_errors(directory):
+        paths = {key: directory / big_data_file_name(key) for key, _ in items}
+        with disk_errors(directory), self.kept(), kept(paths.values()):
             make_directory(directory, 0o700)
             for key, data in items:
-                write_atomic(directory / big_data_file_name(key), data, durable=not container.volatile)
+                write_atomic(paths[key], data, durable=not container.volatile)
                 names += [] if key in names else [key]
                 sizes[key], digests[key] = len(data), str(Digest.of(data))
             if not container.volatile:
                 sync_file(directory)
-        values = {"big-data-names": names, "big-data-sizes": sizes, "big-data-digests": digests}
-        self.rows = self._containers.table.change(self._lock, self.rows, {container_id: values})
+            values = {"big-data-names": names, "big-data-sizes": sizes, "big-data-digests": digests}
+            self.rows = self._containers.table.change(self._lock, self.rows, {container_id: values})
         return self.rows.by_id[container_id]
 
     def remove(self, container_id: str) -> None:
         """Forget a container; its directories are deleted when the lock has been given back."""
         self.rows = self._containers.table.change(self._lock, self.rows, {container_id: None})
         self._removed.append(container_id)
-
-    def take_back(self, container_id: str) -> None:
-        """Forget a container that was not made after all, whatever is there of it."""
-        try:
-            self.rows = self._containers.table.load(self._lock)  # a save that failed may have changed the file
-            self.remove(container_id)
-        except (StoreError, OSError) as error:
-            _log.warning("a container that failed is left", container=container_id, reason=str(error))
 
 
 def checked_key(key: str) -> str:

@@ -41,14 +41,9 @@ def create_container(
     owners = {"uidmap": format_raw(spec.mappings.uids), "gidmap": format_raw(spec.mappings.gids)}
     record = new_record(layer_id, parent, names=[f"{spec.names[0]}-layer"], mountlabel=spec.mount_label, **owners)
     addition = Addition(record, staged, has_tar_split=False)
-    every.layers.add([addition], volatile=spec.is_volatile)
-    try:
+    with every.layers.added([addition], volatile=spec.is_volatile), every.containers.kept():
         container = every.containers.add(new_container(container_id, spec, image, layer_id), volatile=spec.is_volatile)
         return every.containers.set_big_data(container.id, spec.big_data) if spec.big_data else container
-    except BaseException:
-        every.containers.take_back(container_id)
-        every.layers.undo([addition])
-        raise
 
 
 def _image(every: Everything, image_id: str) -> ImageRecord:

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import NoSpaceError, StoreError, StoreWriteError
+from asyncpull.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+
+_log = Log(__name__)
 
 TEMPORARY = ".tmp-"
 """How the names of files begin that are not whole yet."""
@@ -65,6 +68,43 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = 
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def kept(paths: Iterable[Path]) -> Iterator[None]:
+    """Have at ``paths`` what is there now again if the body fails: all of it, or nothing where nothing is.
+
+    The way back is but a renaming, because a full disk is the usual reason to take it. Needs the lock under which the
+    files are written; what a crash leaves is what ``sweep`` removes. Where even that fails, which is told, they stay
+    as they are. Raises OSError.
+    """
+    before = {path: path.with_name(f"{TEMPORARY}{path.name}{secrets.randbelow(1 << 32)}") for path in paths}
+    try:
+        for path, other in before.items():
+            if path.exists():
+                os.link(path, other)
+        try:
+            yield
+        except BaseException:
+            _bring_back(before)
+            raise
+    finally:
+        for other in before.values():
+            other.unlink(missing_ok=True)
+
+
+def _bring_back(before: Mapping[Path, Path]) -> None:
+    try:
+        for path, other in before.items():
+            if other.exists():
+                other.rename(path)
+            else:
+                path.unlink(missing_ok=True)
+        for directory in {path.parent for path in before}:
+            if directory.is_dir():
+                sync_file(directory)
+    except OSError as error:
+        _log.warning("what was written before something failed is left", reason=str(error))
 
 
 def sweep(directory: Path) -> None:

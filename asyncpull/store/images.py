@@ -14,7 +14,7 @@ from asyncpull.errors import DocumentError, InvalidReferenceError, NotInStoreErr
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.reference import parse_reference
 from asyncpull.spec.schema1 import document_digest
-from asyncpull.store.files import disk_errors, make_directory, sweep, sync_file, write_atomic
+from asyncpull.store.files import disk_errors, kept, make_directory, sweep, sync_file, write_atomic
 from asyncpull.store.records import (
     IMAGES,
     big_data_file_name,
@@ -76,12 +76,9 @@ class ImageWriter:
         if lent is None or lent.record.id in self.rows.by_id:
             yield
             return
-        try:
+        with disk_errors(self._images.directory), self._all_or_nothing(lent.record.id, lent.items):
             self._take_over(lent)
             yield
-        except BaseException:
-            self._take_back(lent.record.id)
-            raise
 
     def put(self, image: NewImage, lent: LentImage | None = None) -> ImageRecord:
         """Record an image, or bring the one with this ID up to date: its items are overwritten, its names added.
@@ -99,14 +96,10 @@ class ImageWriter:
                 "remove that image and pull again",
             )
         directory = self._images.directory / image.id
-        with disk_errors(directory), self.taken_over(lent if lent and lent.record.layer == top else None):
-            try:
-                self._write_big_data(directory, image.big_data)
-                self._record(image, self.rows.by_id.get(image.id), top)
-            except BaseException:
-                if image.id not in self.rows.by_id:
-                    remove_tree(directory)
-                raise
+        lent = lent if lent and lent.record.layer == top else None
+        with disk_errors(directory), self.taken_over(lent), self._all_or_nothing(image.id, image.big_data):
+            self._write_big_data(directory, image.big_data)
+            self._record(image, self.rows.by_id.get(image.id), top)
         return self.rows.by_id[image.id]
 
     def add_names(self, image_id: str, names: Sequence[str]) -> None:
@@ -126,39 +119,58 @@ class ImageWriter:
         """Record the copies of an image's top layer that have other owners."""
         self.rows = self._images.table.change(self._lock, self.rows, {image_id: {"mapped-layers": list(layers)}})
 
-    def remove(self, image_id: str) -> None:
-        """Forget an image, then delete its big data."""
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Have the images that are there now again if the body fails. Raises NoSpaceError, StoreError."""
+        before = self.rows
+        try:
+            with self._images.table.kept(self._lock):
+                yield
+        except BaseException:
+            self.rows = before
+            raise
+
+    def forget(self, image_id: str) -> None:
+        """Drop the record of an image; ``delete_data`` is to follow. Raises NoSpaceError, StoreError."""
         self.rows = self._images.table.change(self._lock, self.rows, {image_id: None})
+
+    def delete_data(self, image_id: str) -> None:
+        """Delete the big data of an image that was forgotten. Raises StoreWriteError, StoreError."""
         with disk_errors(self._images.directory):
             remove_tree(self._images.directory / image_id)
 
     def put_items(self, image_id: str, items: Sequence[tuple[str, bytes]]) -> None:
         """Write items of an image, and record them. Raises NoSpaceError, StoreWriteError, StoreError."""
         directory = self._images.directory / image_id
-        with disk_errors(directory):
+        with disk_errors(directory), self._all_or_nothing(image_id, items):
             self._write_big_data(directory, items)
-        values = _items(self.rows.by_id[image_id], items)
-        self.rows = self._images.table.change(self._lock, self.rows, {image_id: values})
+            values = _items(self.rows.by_id[image_id], items)
+            self.rows = self._images.table.change(self._lock, self.rows, {image_id: values})
+
+    @contextmanager
+    def _all_or_nothing(self, image_id: str, items: Iterable[tuple[str, bytes]]) -> Iterator[None]:
+        """Write items of an image and record them, or neither; of an image that was not here nothing is left."""
+        directory, is_new = self._images.directory / image_id, image_id not in self.rows.by_id
+        try:
+            make_directory(directory, 0o700)
+            sweep(directory)
+            with self.kept(), kept([directory / big_data_file_name(key) for key, _ in items]):
+                yield
+        except BaseException:
+            if is_new:
+                remove_tree(directory)
+            raise
 
     def _take_over(self, lent: LentImage) -> None:
         image_id = lent.record.id
         directory = self._images.directory / image_id
-        with disk_errors(directory):
-            self._write_big_data(directory, lent.items)
+        self._write_big_data(directory, lent.items)
         taken = {name for image in self.rows.by_id.values() for name in image.names}
         names = [name for name in lent.record.names if name not in taken]
         raw = updated(lent.raw, IMAGES, {"names": names, "mapped-layers": []})
         self.rows = self._images.table.change(self._lock, self.rows, {}, append=(raw,))
 
-    def _take_back(self, image_id: str) -> None:
-        if image_id in self.rows.by_id:
-            self.remove(image_id)
-        else:
-            remove_tree(self._images.directory / image_id)
-
     def _write_big_data(self, directory: Path, items: Sequence[tuple[str, bytes]]) -> None:
-        make_directory(directory, 0o700)
-        sweep(directory)
         for key, data in items:
             write_atomic(directory / big_data_file_name(key), data)
         sync_file(directory)

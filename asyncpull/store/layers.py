@@ -7,14 +7,16 @@ A layer is made in this order, so that at every moment either nobody sees it or 
 3. the record is written without the flag.
 
 Whoever loads the records exclusively and finds an ``incomplete`` one removes that layer: its maker has died, for
-nobody lets go of the lock between 1 and 3. A layer is removed in the opposite order. Trees are not deleted under the
-lock: they are moved into temporary directories, and those are deleted after it.
+nobody lets go of the lock between 1 and 3. A layer is removed in the opposite order. When what a layer was made for
+fails, the records go back to what they were, and then what is in place is nobody's and is moved away. Trees are not
+deleted under the lock: they are moved into temporary directories, and those are deleted after it.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,7 @@ from asyncpull.store.views import LayerRecord
 from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from asyncpull.lockfile import LockedFile
@@ -212,44 +214,52 @@ class LayerWriter(LayerReader):
         if incomplete:
             self._drop(incomplete)
 
-    def add(self, additions: Sequence[Addition], *, volatile: bool = False) -> None:
-        """Make staged layers part of the store, parents first; all of them, or after an error none.
+    @contextmanager
+    def added(self, additions: Sequence[Addition], *, volatile: bool = False) -> Iterator[None]:
+        """Make staged layers part of the store, parents first; all of them, or none if that or the body fails.
 
         Raises NotInStoreError if a parent is missing, NoSpaceError, StoreWriteError, StoreError.
         """
         if not additions:
+            yield
             return
-        ids = [addition.id for addition in additions]
         try:
-            self._append(additions, volatile)
-            with disk_errors(self._layers.directory):
-                for addition in additions:
-                    self._put_in_place(addition)
-                if self._layers.is_synced:
-                    self._layers.driver.sync(ids)
-                    sync_file(self._layers.directory)
-            whole = {addition.id: {"flags": None, **addition.record} for addition in additions}
-            self.rows = self._layers.table.change(self._lock, self.rows, whole)
+            with self._layers.table.kept(self._lock):
+                self._add(additions, volatile)
+                yield
         except BaseException:
-            self._roll_back(ids)
+            self._clear_away([addition.id for addition in additions])
             raise
 
+    def condemn(self, ids: Sequence[str]) -> None:
+        """Say of layers that they go: from here on whoever finds them removes them. Then ``remove`` does it.
+
+        Raises NoSpaceError, StoreWriteError, StoreError, and then nothing has changed.
+        """
+        if ids:
+            flags = {layer_id: {"flags": {**_flags(self.rows.raw(layer_id)), "incomplete": True}} for layer_id in ids}
+            self.rows = self._layers.table.change(self._lock, self.rows, flags)
+
     def remove(self, ids: Sequence[str]) -> None:
-        """Remove layers, children first. Raises NoSpaceError, StoreWriteError, StoreError."""
-        if not ids:
-            return
-        flags = {layer_id: {"flags": {**_flags(self.rows.raw(layer_id)), "incomplete": True}} for layer_id in ids}
-        self.rows = self._layers.table.change(self._lock, self.rows, flags)
-        self._drop(ids)
+        """Remove condemned layers, children first. Raises NoSpaceError, StoreWriteError, StoreError."""
+        if ids:
+            self._drop(ids)
 
     def remove_stray(self, layer_id: str) -> None:
         """Move away what is there of a layer without a record. Raises NoSpaceError, StoreWriteError, StoreError."""
         with disk_errors(self._layers.directory):
             self._detach(layer_id)
 
-    def undo(self, additions: Sequence[Addition]) -> None:
-        """Take back what ``add`` added a moment ago, because what comes after it failed."""
-        self._roll_back([addition.id for addition in additions])
+    def _add(self, additions: Sequence[Addition], volatile: bool) -> None:
+        self._append(additions, volatile)
+        with disk_errors(self._layers.directory):
+            for addition in additions:
+                self._put_in_place(addition)
+            if self._layers.is_synced:
+                self._layers.driver.sync([addition.id for addition in additions])
+                sync_file(self._layers.directory)
+        whole = {addition.id: {"flags": None, **addition.record} for addition in additions}
+        self.rows = self._layers.table.change(self._lock, self.rows, whole)
 
     def _put_in_place(self, addition: Addition) -> None:
         driver, staged = self._layers.driver, addition.staged
@@ -302,13 +312,16 @@ class LayerWriter(LayerReader):
             if path.exists():
                 self._trash.take_file(path)
 
-    def _roll_back(self, ids: Sequence[str]) -> None:
+    def _clear_away(self, ids: Sequence[str]) -> None:
+        """Move away what is in place of layers that were not added after all. What has a record all the same stays."""
         try:
-            self.rows = self._layers.table.load(self._lock)  # a save that failed may have changed the file all the same
-            self._drop(ids)
+            self.rows = self._layers.table.load(self._lock)
+            for layer_id in ids:
+                if layer_id not in self.rows.by_id:
+                    self._detach(layer_id)
         except (StoreError, OSError) as error:
-            # The records say "incomplete", so the next program to open the store does this work.
-            _log.warning("layers of a failed commit are left incomplete", layers=list(ids), reason=str(error))
+            # It is nobody's, or its record says "incomplete"; what comes next in the store is not hindered by it.
+            _log.warning("layers of a failed commit are left in part", layers=list(ids), reason=str(error))
 
 
 def new_record(layer_id: str, parent: str | None, **values: object) -> Raw:

@@ -151,12 +151,8 @@ def add_copy(every: Everything, image_id: str, copy: MappedCopy) -> LayerRecord:
         stands_on=copy.template.id,
         root_owner=copy.mappings.root,
     )
-    every.layers.add([addition])
-    try:
+    with every.layers.added([addition]):
         every.images.set_mapped_layers(image.id, (*image.mapped_layers, addition.id))
-    except BaseException:
-        every.layers.undo([addition])
-        raise
     return every.layers.rows.by_id[addition.id]
 
 

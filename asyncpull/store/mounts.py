@@ -131,8 +131,8 @@ class Mounts:
             if error.errno not in (errno.EINVAL, errno.ENOENT):  # not mounted, or not even there
                 raise mount_error(error, known.path) from error
         unmap(known.path.with_name("mapped"))
-        self._renew(known.path)
         self._count(lock, MountRecord(layer_id, known.path, 0))
+        self._renew(known.path)
         if storage_lock is not None:
             self._release(storage_lock)
         return 0
@@ -183,10 +183,12 @@ class Mounts:
             remove_tree(path.parent)
             return
         fresh = path.with_name(f"{path.name}.1")
-        with disk_errors(path):
+        try:
             if path.is_dir():
                 make_directory(fresh, 0o700)
                 fresh.rename(path)
+        except OSError as error:  # a full disk is no reason to keep a container that is to make room
+            _log.debug("the directory of a mount is left as it is", path=str(path), reason=str(error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from asyncpull.errors import InUseError, StoreError
 from asyncpull.store.images import own_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from asyncpull.store.containers import Containers
     from asyncpull.store.mounts import Mounts
@@ -71,8 +71,7 @@ def remove_image(every: Everything, mounts: Mounts, image: ImageRecord) -> None:
         image, every.images.rows.by_id.values(), every.layers.rows.by_id, every.containers.rows.by_id.values()
     )
     _require_unmounted(mounts, layers, f"image {image.id[:12]}")
-    every.images.remove(image.id)
-    every.layers.remove(layers)
+    forget(every, images=[image.id], layers=layers)
 
 
 def remove_container(every: Everything, containers: Containers, mounts: Mounts, container: ContainerRecord) -> None:
@@ -84,9 +83,26 @@ def remove_container(every: Everything, containers: Containers, mounts: Mounts, 
     _require_unmounted(mounts, [container.layer], what)
     if any(layer.parent == container.layer for layer in every.layers.rows.by_id.values()):
         raise InUseError(f"the layer of {what} has layers on top of it")
-    every.containers.remove(container.id)
-    if container.layer in every.layers.rows.by_id:
-        every.layers.remove([container.layer])
+    layers = [container.layer] if container.layer in every.layers.rows.by_id else []
+    forget(every, containers=[container.id], layers=layers)
+
+
+def forget(
+    every: Everything, *, containers: Sequence[str] = (), images: Sequence[str] = (), layers: Sequence[str] = ()
+) -> None:
+    """Remove what has these IDs, layers with children first; all of it, or if the disk is full nothing.
+
+    Raises NoSpaceError, StoreWriteError, StoreError.
+    """
+    with every.containers.kept(), every.images.kept():
+        for container in containers:
+            every.containers.remove(container)
+        for image in images:
+            every.images.forget(image)
+        every.layers.condemn(layers)
+    for image in images:
+        every.images.delete_data(image)
+    every.layers.remove(layers)
 
 
 def _require_unmounted(mounts: Mounts, layers: Iterable[str], what: str) -> None:

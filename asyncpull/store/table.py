@@ -8,21 +8,23 @@ How a table is read and written (format, section 3.4):
    before it was parsed and neither file's time has changed. (Go compares times for layers only. We do it for all:
    a writer that forgets the token, or one that died between token and rename, then costs nothing but a reload.)
 2. A writer writes a new token first, then renames the files into place.
-3. The files are one table; a record whose ID was in an earlier file already is not looked at in a later one. Their
+3. A change that is part of a larger one is taken back by renaming the file of before: see ``kept``.
+4. The files are one table; a record whose ID was in an earlier file already is not looked at in a later one. Their
    order is that of ``Rows``.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from asyncpull.errors import StoreError
-from asyncpull.store.files import disk_errors, read_if_there, sync_file, write_atomic
+from asyncpull.store.files import disk_errors, kept, read_if_there, sync_file, write_atomic
 from asyncpull.store.records import format_records, parse_records, updated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from asyncpull.lockfile import LockedFile
@@ -162,6 +164,20 @@ class Table(Generic[V]):
         volatile = (*_changed(rows.volatile, self.kind, changes), *append_volatile)
         apart = (*_changed(rows.apart, self.kind, changes), *append_apart)
         return self.save(lock, rows, stable, volatile, apart)
+
+    @contextmanager
+    def kept(self, lock: LockedFile) -> Iterator[None]:
+        """Have the records that are there now again if the body fails: see ``files.kept``.
+
+        Raises NoSpaceError, StoreWriteError, StoreError.
+        """
+        paths = [path for path in (self._stable, self._volatile, self._apart) if path is not None]
+        with disk_errors(self.directory), kept(paths):
+            try:
+                yield
+            except BaseException:
+                lock.write_token()
+                raise
 
     def _parsed(self, path: Path | None) -> tuple[Raw, ...]:
         return parse_records(read_if_there(path), self.kind, str(path)) if path is not None else ()

@@ -16,6 +16,7 @@ from asyncpull.store.check.inventory import Inventory
 from asyncpull.store.check.overlay import mend_stack
 from asyncpull.store.check.records import needed_layers
 from asyncpull.store.files import disk_errors
+from asyncpull.store.removal import forget
 from asyncpull.tree.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -142,11 +143,7 @@ def _remove_records(sections: Sections, every: Everything, findings: Sequence[Fi
     )
     mounted = [record.layer for record in sections.mounts.list() if kernel.is_mount_point(record.path)]
     removal = plan_removal(inventory, findings, mounted, force=force)
-    for each in removal.containers:
-        every.containers.remove(each)
-    for each in removal.images:
-        every.images.remove(each)
-    every.layers.remove(removal.layers)
+    forget(every, containers=removal.containers, images=removal.images, layers=removal.layers)
 
 
 def _remove_strays(sections: Sections, every: Everything, findings: Sequence[Finding]) -> None:
