@@ -1,7 +1,6 @@
 """Pulls, or copies, the same images with asyncpull and with every peer that is found, and compares what that costs.
 
-Each run has a new store, nothing is deleted before the last one has ended (file systems are slow for minutes after many
-deletions), the peers take turns, and only runs of the same round are compared with each other.
+Writes what was measured as JSON, as a page to look at, and as a table in Markdown.
 """
 
 from __future__ import annotations
@@ -9,38 +8,61 @@ from __future__ import annotations
 import argparse
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
+from bench.cases import SWEEPS, Case, cases_of, cases_of_sweep, limits_of, merged
+from bench.filesystems import KINDS, Directories, Ground, LoopFilesystem
+from bench.guard import guard
 from bench.images import build_workload, push_image
-from bench.links import LINKS, Meter, open_link
-from bench.measure import measure_memory, measure_time
-from bench.peers import OURS, PEERS, REPOSITORY, Peer, find_peers, peer_prefix, work_directory
-from bench.report import Result, save, table
+from bench.links import LINKS, open_link
+from bench.orders import OURS
+from bench.peers import PEERS, REPOSITORY, find_peers, ours, peer_prefix, work_directory
+from bench.report import write_report
+from bench.results import Document, Machine, load, now, revision, save, together
+from bench.rounds import Session
 from bench.scenarios import SCENARIOS, USUAL
+from bench.tables import table
 from tests.support.docker_registry import docker_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
+
+    from bench.images import Workload
+    from bench.orders import Peer
 
 ENOUGH = 1.2
 """How much free space is wanted, as a multiple of what all runs together unpack; containerd keeps the blobs too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A scenario over a link, and the names of those who pull it, taking turns."""
-
-    scenario: str
-    link: str
-    peers: tuple[str, ...]
+_LOOP_ENOUGH, _LOOP_LEAST = 3, 2 << 30
+"""The size of a file system for one run: as a multiple of what it unpacks, and in bytes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what the options say, or show again what was measured, or guard against a revision."""
     options = _parse(arguments)
-    cases = [case for text in options.scenarios for case in cases_of(text, options.link, options.peers)]
+    if options.report:
+        document = together(map(load, options.report))
+        paths = write_report(document, options.results / f"{options.report[-1].stem}")
+    elif options.guard:
+        guard(options.guard, options.rounds, options.work, options.sources)
+        return
+    else:
+        cases = [case for text in options.scenarios or () for case in cases_of(text, options.link, options.peers)]
+        cases += [case for name in options.sweep for case in cases_of_sweep(SWEEPS[name])]
+        if not cases:
+            cases = [case for name in USUAL for case in cases_of(name, options.link, options.peers)]
+        document = measure(options, merged(cases))
+        written = save(document, options.results)
+        paths = [written, *write_report(document, written.with_suffix(""))]
+    for case in document.cases:
+        print(table(document, case), end="\n\n")
+    print(f"versions: {', '.join(f'{name} {version}' for name, version in document.versions.items())}")
+    print("\n".join(f"written: {path}" for path in paths))
+
+
+def measure(options: argparse.Namespace, cases: Sequence[Case]) -> Document:
+    """Run all rounds of all cases; everything that runs leave behind is deleted after the last."""
     options.work.mkdir(parents=True, exist_ok=True)
     names = dict.fromkeys(case.scenario for case in cases)
     workloads = {name: build_workload(SCENARIOS[name], options.sources) for name in names}
@@ -48,12 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with ExitStack() as stack:
             prefix = stack.enter_context(peer_prefix())
-            wanted = {OURS, *(name for case in cases for name in case.peers)}
-            peers = [peer for peer in find_peers(prefix) if peer.name in wanted]
-            turns = options.rounds + options.memory_rounds
-            _require_space(
-                runs, turns * sum(workloads[case.scenario].unpacked_size * (1 + len(case.peers)) for case in cases)
-            )
+            peers = _peers(cases, prefix)
+            ground = _ground(options, runs, cases, workloads, prefix)
             registry = stack.enter_context(docker_registry(options.sources / "registry"))
             references = {
                 name: [push_image(image, registry) for image in workload.images] for name, workload in workloads.items()
@@ -63,69 +81,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 name: stack.enter_context(open_link(LINKS[name], runs / f"link-{name}", registry))
                 for name in dict.fromkeys(case.link for case in cases)
             }
-            results = _compare(options, runs, peers, cases, references, meters)
+            session = Session(ground, peers, cases, workloads, references, meters)
+            machine = Machine.here(ground.says)
+            results = session.measure(options.rounds, options.observed_rounds)
+            timelines = list(session.trace()) if options.observed_rounds else []
     finally:
         shutil.rmtree(runs)
-    for case in cases:
-        print(table(workloads[case.scenario], case.link, results_of(case, results)), end="\n\n")
-    print(f"versions: {', '.join(f'{peer.name} {peer.version}' for peer in peers)}")
-    print(f"saved as {save(options.results, peers, list(workloads.values()), results)}")
+    return Document(
+        now(),
+        revision(),
+        options.rounds,
+        machine,
+        {peer.name: peer.version for peer in peers if not limits_of(peer.name)},
+        {name: LINKS[name].says for name in meters},
+        [workload.facts for workload in workloads.values()],
+        results,
+        timelines,
+    )
 
 
-def cases_of(text: str, links: Sequence[str], peers: Sequence[str]) -> Iterator[Case]:
-    """Read ``SCENARIO[@LINK][:PEER,…]``; what it does not name is each of ``links``, and all of ``peers``."""
-    text, _, named = text.partition(":")
-    scenario, _, link = text.partition("@")
-    chosen = tuple(named.split(",")) if named else tuple(peers)
-    if scenario not in SCENARIOS or (link or "loopback") not in LINKS or not set(chosen) <= set(PEERS):
-        scenarios, known = ", ".join(SCENARIOS), ", ".join(PEERS)
-        raise SystemExit(f"{text}: scenarios are {scenarios}; links are {', '.join(LINKS)}; peers are {known}")
-    for each in [link] if link else links:
-        yield Case(scenario, each, chosen)
+def _peers(cases: Sequence[Case], prefix: tuple[str, ...]) -> list[Peer]:
+    wanted = dict.fromkeys([OURS, *(name for case in cases for name in case.peers)])
+    variants = [ours(name=name, limits=limits) for name in wanted if (limits := limits_of(name))]
+    peers = [peer for peer in find_peers(prefix) if peer.name in wanted] + variants
+    missing = wanted.keys() - {peer.name for peer in peers}
+    if missing:
+        print(f"not installed, and left out: {', '.join(sorted(missing))}")
+    return peers
 
 
-def results_of(case: Case, results: Sequence[Result]) -> list[Result]:
-    return [result for result in results if (result.scenario, result.link) == (case.scenario, case.link)]
-
-
-def _compare(
+def _ground(
     options: argparse.Namespace,
     runs: Path,
-    peers: Sequence[Peer],
     cases: Sequence[Case],
-    references: Mapping[str, Sequence[str]],
-    meters: Mapping[str, Meter],
-) -> list[Result]:
-    turns = {
-        case: [
-            peer for peer in peers if peer.name in {OURS, *case.peers} and SCENARIOS[case.scenario].goal in peer.goals
-        ]
-        for case in cases
-    }
-    results = {(case, peer.name): Result(case.scenario, case.link, peer.name) for case in cases for peer in turns[case]}
-    rounds = options.rounds + options.memory_rounds
-    for number in range(rounds):
-        for case in cases:
-            meter = meters[case.link]
-            full = [f"{meter.address}/{reference}" for reference in references[case.scenario]]
-            for peer in turns[case]:
-                directory = runs / str(len(list(runs.iterdir())))
-                directory.mkdir()
-                result = results[case, peer.name]
-                with peer.job(directory, full, SCENARIOS[case.scenario].goal) as job:
-                    if number < options.rounds:
-                        result.times.append(measure_time(job))
-                    else:
-                        result.peaks.append(measure_memory(job))
-                result.traffic.append(meter.traffic())
-            print(f"round {number + 1} of {rounds}: {case.scenario}@{case.link}", flush=True)
-    return list(results.values())
+    workloads: dict[str, Workload],
+    prefix: tuple[str, ...],
+) -> Ground:
+    unpacked = {case: workloads[case.scenario].unpacked_size for case in cases}
+    if options.filesystem:
+        size = max(unpacked.values()) * _LOOP_ENOUGH + _LOOP_LEAST
+        _require_space(runs, size)
+        return LoopFilesystem(runs, options.filesystem, size, prefix)
+    turns = options.rounds + options.observed_rounds
+    stored = turns * sum(unpacked[case] * (1 + len(case.peers)) for case in cases)
+    _require_space(runs, int(stored * ENOUGH))
+    return Directories(runs)
 
 
-def _require_space(directory: Path, stored: int) -> None:
-    needed, free = int(stored * ENOUGH), shutil.disk_usage(directory).free
+def _require_space(directory: Path, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
     if free < needed:
-        raise SystemExit(f"{directory}: {free / 1e9:.0f} GB are free, all runs together need {needed / 1e9:.0f} GB")
+        raise SystemExit(
+            f"{directory}: {free / 1e9:.0f} GB are free, all runs together need {needed / 1e9:.0f} GB; with"
+            " --filesystem one run at a time needs room"
+        )
 
 
 def _warm(directory: Path) -> None:
@@ -141,32 +150,36 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description="Compare pulls of asyncpull with those of its peers."
     )
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each peer in each case whose time is taken")
-    parser.add_argument("--memory-rounds", type=int, default=1, help="further runs whose memory is taken")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--rounds", type=int, default=7, help="runs of each peer in each case whose time is taken")
+    add("--observed-rounds", type=int, default=1, help="further runs: memory, system calls, first byte, timeline")
+    add(
         "--scenarios",
         nargs="+",
-        default=list(USUAL),
         metavar="SCENARIO[@LINK][:PEER,…]",
-        help=f"what is pulled, over which link, and by whom besides asyncpull: {', '.join(SCENARIOS)}",
+        help=f"what is pulled, over which link, and by whom besides asyncpull: {', '.join(SCENARIOS)};"
+        f" {', '.join(USUAL)} unless there is a --sweep",
     )
-    parser.add_argument(
-        "--link",
-        nargs="+",
-        choices=list(LINKS),
-        default=["loopback"],
-        help="the links of scenarios that name none: 8M and 30M are MB per second and connection",
-    )
-    parser.add_argument(
+    links = "; ".join(f"{link.name} is {link.says}" for link in LINKS.values())
+    add("--link", nargs="+", choices=list(LINKS), default=["loopback"], help=f"of scenarios that name none: {links}")
+    add(
         "--peers",
         nargs="*",
         choices=PEERS,
-        default=["podman", "skopeo", "ctr", "crane"],
+        default=["podman", "skopeo", "ctr", "floor-tar"],
         help="who pulls scenarios that name nobody; whoever is not installed is left out",
     )
-    parser.add_argument("--work", type=Path, default=work_directory(), help="where the stores of the runs are made")
-    parser.add_argument("--sources", type=Path, default=REPOSITORY / "bench" / ".work", help="where images are kept")
-    parser.add_argument("--results", type=Path, default=REPOSITORY / "bench" / "results")
+    add("--sweep", nargs="+", choices=list(SWEEPS), default=[], help="how the time grows with the number of these")
+    add(
+        "--filesystem",
+        choices=KINDS,
+        help="make one anew for each run, in a file, instead of a new directory for each; takes root",
+    )
+    add("--guard", metavar="BASE", help="compare with this revision instead, and fail if this one costs more")
+    add("--report", nargs="+", type=Path, metavar="FILE", help="show results of earlier runs as one page instead")
+    add("--work", type=Path, default=work_directory(), help="where the stores of the runs are made")
+    add("--sources", type=Path, default=REPOSITORY / "bench" / ".work", help="where images are kept")
+    add("--results", type=Path, default=REPOSITORY / "bench" / "results")
     return parser.parse_args(arguments)
 
 

@@ -1,48 +1,46 @@
-"""Layers for measuring: of Debian packages, of Python wheels and of generated files, written to disk as gzip.
-
-Packages bring the owners, modes, directories and mixture of sizes that real layers have; generated files stand for what
-no package has. Downloads are kept, so that a second run needs no network.
-"""
+"""Layers for measuring: a recipe becomes a tar, compressed and hashed while it is written to disk."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import random
-import subprocess
-import sys
 import tarfile
-import zipfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import zstandard
+
+from bench.inputs import opened
+from bench.recipes import BigFiles, DeepDirectories, HardLinks, ManyFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import IO
 
     from _typeshed import ReadableBuffer
 
+    from bench.inputs import Input
+    from bench.recipes import Recipe
+
 MiB = 1 << 20
 MADE = 1_700_000_000
 """Modification time of everything generated, in seconds."""
-SITE_PACKAGES = "usr/local/lib/python3.11/site-packages"
-_WHEEL_TARGET = [
-    "--python-version=3.11",
-    "--implementation=cp",
-    "--platform=manylinux2014_x86_64",
-    "--platform=manylinux_2_17_x86_64",
-    "--platform=manylinux_2_27_x86_64",
-    "--platform=manylinux_2_28_x86_64",
-]
+
+Compression = Literal["gzip", "zstd"]
+_LEVEL = {"gzip": 6, "zstd": 3}
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer on disk. ``size`` and ``digest`` are those of the gzip file, the rest is about the tar in it."""
+    """One layer on disk. ``size`` and ``digest`` are those of the compressed file, the rest is about the tar in it.
+
+    ``files`` are the regular ones; ``stand_ins`` names packages that could not be had, and so are not in it.
+    """
 
     path: Path
     digest: str
@@ -50,59 +48,31 @@ class Layer:
     diff_id: str
     unpacked_size: int
     entries: int
+    files: int
+    compression: Compression = "gzip"
+    stand_ins: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         return asdict(self) | {"path": self.path.name}
 
 
-@dataclass(frozen=True, slots=True)
-class Packages:
-    """A layer of Debian packages, each unpacked as dpkg would, without its scripts."""
-
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Wheels:
-    """A layer of Python packages, each named with its version: ``numpy==2.2.6``."""
-
-    requirements: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BigFiles:
-    """A layer of ``count`` files of ``size`` bytes that compress to a third; others for another ``seed``."""
-
-    count: int
-    size: int
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ManyFiles:
-    """A layer of ``count`` files of up to 8 KB each in directories of 50; others for another ``seed``."""
-
-    count: int
-    seed: int = 97
-
-
-Recipe = Packages | Wheels | BigFiles | ManyFiles
-
-
-def build_layer(recipe: Recipe, sources: Path, path: Path) -> Layer:
-    """Write the layer that ``recipe`` describes to ``path``; downloads are kept below ``sources``."""
-    with _writer(path) as writer:
+def build_layer(recipe: Recipe, inputs: Sequence[Input], path: Path, compression: Compression = "gzip") -> Layer:
+    """Write the layer that ``recipe`` describes, made of ``inputs`` if it is one of packages, to ``path``."""
+    with _writer(path, compression) as writer:
         match recipe:
-            case Packages(names):
-                _add_packages(writer, names, sources / "packages")
-            case Wheels(requirements):
-                _add_wheels(writer, requirements, sources / "wheels")
             case BigFiles(count, size, seed):
                 writer.directory("srv")
                 for number in range(count):
                     writer.file(f"srv/model-{number}.bin", library_like(1000 * seed + number, size))
             case ManyFiles(count, seed):
                 _add_many_files(writer, count, seed)
+            case DeepDirectories(chains, depth, seed):
+                _add_deep_directories(writer, chains, depth, seed)
+            case HardLinks(files, names, seed):
+                _add_hard_links(writer, files, names, seed)
+            case _:
+                for each in inputs:
+                    _add_package(writer, each)
     return writer.finish()
 
 
@@ -121,17 +91,29 @@ def library_like(seed: int, size: int) -> bytes:
     return bytes(out)
 
 
+class _Compressor(Protocol):
+    def compress(self, data: memoryview[int], /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+def _compressor(compression: Compression) -> _Compressor:
+    if compression == "zstd":
+        return zstandard.ZstdCompressor(level=_LEVEL["zstd"]).compressobj()
+    return zlib.compressobj(_LEVEL["gzip"], zlib.DEFLATED, 31)
+
+
 class _LayerWriter(io.RawIOBase):
     """A tar that is compressed and hashed as it is written."""
 
-    def __init__(self, path: Path, out: io.BufferedWriter) -> None:
+    def __init__(self, path: Path, out: io.BufferedWriter, compression: Compression) -> None:
         super().__init__()
-        self._path, self._out = path, out
-        self._packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+        self._path, self._out, self._compression = path, out, compression
+        self._packer = _compressor(compression)
         self._blob, self._diff = hashlib.sha256(), hashlib.sha256()
-        self._size = self._unpacked = self._entries = 0
+        self._size = self._unpacked = self._entries = self._files = 0
         self._seen: set[str] = set()
         self.archive: tarfile.TarFile | None = None
+        self.stand_ins: list[str] = []
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Take what tarfile writes."""
@@ -146,7 +128,8 @@ class _LayerWriter(io.RawIOBase):
 
     def finish(self) -> Layer:
         digest, diff_id = (f"sha256:{each.hexdigest()}" for each in (self._blob, self._diff))
-        return Layer(self._path, digest, self._size, diff_id, self._unpacked, self._entries)
+        counts = (self._unpacked, self._entries, self._files)
+        return Layer(self._path, digest, self._size, diff_id, *counts, self._compression, tuple(self.stand_ins))
 
     def directory(self, name: str) -> None:
         info = tarfile.TarInfo(name)
@@ -157,6 +140,11 @@ class _LayerWriter(io.RawIOBase):
         info = tarfile.TarInfo(name)
         info.size, info.mode, info.mtime = len(data), mode, MADE
         self.add(info, io.BytesIO(data))
+
+    def hard_link(self, name: str, target: str) -> None:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.mode, info.mtime = tarfile.LNKTYPE, target, 0o644, MADE
+        self.add(info)
 
     def parents(self, name: str) -> None:
         """Add the directories above ``name`` that are not there yet."""
@@ -172,6 +160,7 @@ class _LayerWriter(io.RawIOBase):
             return
         self._seen.add(name)
         self._entries += 1
+        self._files += info.isreg()
         info.name, info.uname, info.gname = name, "", ""
         if info.islnk():
             info.linkname = info.linkname.removeprefix("./")
@@ -184,62 +173,37 @@ class _LayerWriter(io.RawIOBase):
 
 
 @contextmanager
-def _writer(path: Path) -> Iterator[_LayerWriter]:
+def _writer(path: Path, compression: Compression) -> Iterator[_LayerWriter]:
     with path.open("wb") as out:
-        writer = _LayerWriter(path, out)
+        writer = _LayerWriter(path, out, compression)
         with tarfile.open(fileobj=writer, mode="w|", bufsize=MiB, format=tarfile.PAX_FORMAT) as archive:
             writer.archive = archive
             yield writer
         writer.close_stream()
 
 
-def _add_packages(writer: _LayerWriter, names: Iterable[str], kept: Path) -> None:
-    for name in names:
-        command = ["dpkg-deb", "--fsys-tarfile", str(_package(name, kept))]
-        with (
-            subprocess.Popen(command, stdout=subprocess.PIPE) as unpacker,
-            tarfile.open(fileobj=unpacker.stdout, mode="r|") as archive,
-        ):
-            for info in archive:
-                writer.add(info, archive.extractfile(info) if info.isreg() else None)
-        if unpacker.returncode != 0:
-            raise RuntimeError(f"{command} ended with {unpacker.returncode}")
+def _add_package(writer: _LayerWriter, package: Input) -> None:
+    if package.path is None:
+        _add_stand_in(writer, package)
+        return
+    with opened(package) as members:
+        for info, data in members:
+            if not info.mtime:  # wheels and npm packages: what installs them gives the time
+                writer.parents(info.name)
+                info.mtime = MADE
+            writer.add(info, data)
 
 
-def _package(name: str, kept: Path) -> Path:
-    """Return the file of a package, downloaded if it is not kept already."""
-    kept.mkdir(parents=True, exist_ok=True)
-    if not list(kept.glob(f"{name}_*.deb")):
-        download = ["apt-get", "-q", "download", name]
-        if subprocess.run(download, cwd=kept, capture_output=True, check=False).returncode != 0:
-            subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)
-            subprocess.run(download, cwd=kept, check=True, capture_output=True)
-    (found,) = kept.glob(f"{name}_*.deb")
-    return found
-
-
-def _add_wheels(writer: _LayerWriter, requirements: Iterable[str], kept: Path) -> None:
-    for requirement in requirements:
-        folder = kept / requirement
-        if not list(folder.glob("*.whl")):
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "-q",
-                "--no-deps",
-                "--only-binary=:all:",
-                *_WHEEL_TARGET,
-            ]
-            subprocess.run([*command, "-d", str(folder), requirement], check=True)
-        (wheel,) = folder.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            for member in archive.infolist():
-                if not member.is_dir():
-                    name = f"{SITE_PACKAGES}/{member.filename}"
-                    writer.parents(name)
-                    writer.file(name, archive.read(member), member.external_attr >> 16 & 0o777 or 0o644)
+def _add_stand_in(writer: _LayerWriter, package: Input) -> None:
+    """Add as many files as the package has, of as many bytes; the first has half of them, as packages often do."""
+    writer.stand_ins.append(package.name)
+    count, size = max(1, package.pin.files), package.pin.size
+    rest = size // 2 // max(1, count - 1)
+    stock = library_like(int(package.pin.sha256[:8], 16), max(size - rest * (count - 1), rest))
+    for number in range(count):
+        name = f"opt/stand-in/{package.pin.sha256[:12]}/part-{number // 50}/file-{number}"
+        writer.parents(name)
+        writer.file(name, stock[: rest if number else size - rest * (count - 1)])
 
 
 def _add_many_files(writer: _LayerWriter, count: int, seed: int) -> None:
@@ -251,3 +215,29 @@ def _add_many_files(writer: _LayerWriter, count: int, seed: int) -> None:
             writer.parents(name)
         start, size = chance.randrange(len(stock) - 8_192), chance.randrange(8_192)
         writer.file(name, stock[start : start + size])
+
+
+def _add_deep_directories(writer: _LayerWriter, chains: int, depth: int, seed: int) -> None:
+    stock = library_like(seed, MiB)
+    for chain in range(chains):
+        place = f"deep/chain-{chain}"
+        writer.parents(f"{place}/file")
+        for level in range(depth):
+            place += f"/level-{level}"
+            writer.directory(place)
+            start = (chain * depth + level) * 1_000 % (MiB - 1_000)
+            writer.file(f"{place}/file", stock[start : start + 1_000])
+
+
+def _add_hard_links(writer: _LayerWriter, files: int, names: int, seed: int) -> None:
+    chance = random.Random(seed)
+    stock = library_like(seed, 4 * MiB)
+    for number in range(files):
+        first = f"store/content/{number % 100:02}/file-{number}"
+        writer.parents(first)
+        start, size = chance.randrange(len(stock) - 32_768), chance.randrange(32_768)
+        writer.file(first, stock[start : start + size])
+        for other in range(1, names):
+            name = f"store/view-{other}/{number % 100:02}/file-{number}"
+            writer.parents(name)
+            writer.hard_link(name, first)

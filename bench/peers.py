@@ -1,4 +1,8 @@
-"""The programs that are compared: how each is started on a store, or a layout, that nobody has used before."""
+"""The programs that are compared: how each is started on a store, or a layout, that nobody has used before.
+
+What is installed is found: on this machine, or behind the command prefix in ASYNCPULL_PEER_NS, where the newest are.
+The folder in ASYNCPULL_PEER_SHARE is under the same path inside and outside; stores lie there then.
+"""
 
 from __future__ import annotations
 
@@ -7,162 +11,90 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from bench.measure import Job
-from bench.scenarios import LAYOUT, STORE
+from bench.daemons import CONTAINERD, DOCKERD, TUNED, Daemon
+from bench.embedded import EMBEDDED
+from bench.floors import FLOORS, find_floors
+from bench.orders import OURS, Command, Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-OURS = "asyncpull"
-_ENVIRONMENT = {"PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
-PEERS = ("podman", "skopeo", "ctr", "ctr-tuned", "crane")
-TUNED = {"max_concurrent_downloads": 10, "concurrent_layer_fetch_buffer": 8 << 20}
-"""What makes containerd fetch a layer by several requests for parts of it; by default it makes one."""
-_START_SECONDS = 30
+PEERS = ("podman", "skopeo", "buildah", "ctr", "ctr-tuned", "docker", "crane", "umoci", *FLOORS)
+_STORE = ("--root", "{store}/root", "--runroot", "{store}/run", "--storage-driver", "overlay")
+_SKOPEO = ("skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false", "docker://{reference}")
+_LAYOUT = "oci:{store}/layout-{number}:latest"
 
 
-class Peer(Protocol):
-    """A program that pulls images."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def goals(self) -> frozenset[str]:
-        """Where it can bring images."""
-        ...
-
-    def job(self, directory: Path, references: Sequence[str], goal: str = STORE) -> AbstractContextManager[Job]:
-        """Prepare to bring ``references`` into a new store, or new layouts, below ``directory``.
-
-        Daemons run in the block.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A program that ends when it has pulled.
-
-    ``words`` pull one image and ``several``, where the program can do that, many of them at once; else it runs once for
-    each. ``copy`` copies an image into a layout. Empty is what it cannot do. ``{store}`` is filled in, ``{number}`` of
-    the image, and the word ``{reference}``, repeated for all references.
-    """
-
-    name: str
-    version: str
-    prefix: tuple[str, ...]
-    words: tuple[str, ...]
-    several: tuple[str, ...] = ()
-    copy: tuple[str, ...] = ()
-
-    @property
-    def goals(self) -> frozenset[str]:
-        return frozenset(goal for goal, words in ((STORE, self.words), (LAYOUT, self.copy)) if words)
-
-    @contextmanager
-    def job(self, directory: Path, references: Sequence[str], goal: str = STORE) -> Iterator[Job]:
-        words = self.copy if goal == LAYOUT else self.words
-        if goal == STORE and self.several and len(references) > 1:
-            command = _fill(self.several, directory, references)
-        else:
-            each = [_fill(words, directory, [reference], number) for number, reference in enumerate(references)]
-            command = one_after_another(each)
-        yield Job([*self.prefix, *command], os.environ | _ENVIRONMENT, directory / "output")
-
-
-def _fill(words: Sequence[str], directory: Path, references: Sequence[str], number: int = 0) -> list[str]:
-    filled: list[str] = []
-    for word in words:
-        repeated = references if "{reference}" in word else references[:1]
-        filled += [word.format(store=directory, reference=reference, number=number) for reference in repeated]
-    return filled
-
-
-@dataclass(frozen=True, slots=True)
-class Containerd:
-    """containerd, which is a daemon, and its client ctr. ``transfer`` goes to the daemon's part that pulls."""
-
-    name: str
-    version: str
-    prefix: tuple[str, ...]
-    transfer: Mapping[str, int] = field(default_factory=dict)
-    goals = frozenset((STORE,))
-
-    @contextmanager
-    def job(self, directory: Path, references: Sequence[str], goal: str = STORE) -> Iterator[Job]:
-        socket = directory / "s"
-        configuration = directory / "config.toml"
-        configuration.write_text(
-            "version = 2\n"
-            f'root = "{directory}/root"\nstate = "{directory}/state"\n'
-            'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
-            f'[grpc]\naddress = "{socket}"\n'
-            '[plugins."io.containerd.transfer.v1.local"]\n'
-            + "".join(f"{key} = {value}\n" for key, value in self.transfer.items())
-        )
-        with (directory / "daemon.log").open("wb") as log:
-            command = [*self.prefix, "containerd", "-c", str(configuration)]
-            daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        client = ["ctr", "-a", str(socket)]
-        try:
-            _wait_until_it_answers([*self.prefix, *client, "version"], daemon, directory / "daemon.log")
-            words = one_after_another([[*client, "images", "pull", "--plain-http", each] for each in references])
-            yield Job([*self.prefix, *words], os.environ | _ENVIRONMENT, directory / "output", [daemon.pid])
-        finally:
-            daemon.terminate()
-            daemon.wait()
-
-
-def one_after_another(commands: Sequence[Sequence[str]]) -> list[str]:
-    """Return a command that runs all of ``commands``, up to the first that fails."""
-    if len(commands) == 1:
-        return list(commands[0])
-    return ["sh", "-ec", "\n".join(map(shlex.join, commands))]
+def ours(python: str = sys.executable, name: str = OURS, *, limits: tuple[str, ...] = ()) -> Command:
+    """asyncpull as it is installed for ``python``; with ``limits``, options of bench.embedded, run as a library."""
+    command = (python, "-P", "-m", "asyncpull")
+    options = (*command, *_STORE, "--tls-verify=false", "--progress", "none")
+    embedded = (*EMBEDDED, *limits, "{store}/root", "{store}/run")
+    return Command(
+        name,
+        _version((), *command, "--version"),
+        (),
+        pull=(*embedded, "{reference}") if limits else (*options, "pull", "{reference}"),
+        several=() if limits else (*options, "prefetch", "{reference}"),
+        copy=(*options, "copy", "--blob-info-cache", "{store}/blobs.sqlite", "docker://{reference}", _LAYOUT),
+        again=(*EMBEDDED, "--again", "{store}/root", "{store}/run", "{reference}"),
+    )
 
 
 def find_peers(prefix: tuple[str, ...]) -> list[Peer]:
-    """Return asyncpull and every peer that can be run behind ``prefix``.
+    """Return asyncpull and every peer that can be run behind ``prefix``, and the floors that can be run here.
 
     Ours is compiled first, as pip does for everybody who installs it: not every environment lets the first run do that.
     """
     compileall.compile_dir(REPOSITORY / "asyncpull", quiet=1)
-    store = ("--root", "{store}/root", "--runroot", "{store}/run", "--storage-driver", "overlay")
-    ours = (sys.executable, "-m", "asyncpull")
-    options = (*ours, *store, "--tls-verify=false", "--progress", "none")
-    pull: tuple[str, ...] = (*options, "pull", "{reference}")
-    prefetch = (*options, "prefetch", "{reference}")
-    cache = ("--blob-info-cache", "{store}/blob-info.sqlite")
-    ours_copy = (*options, "copy", *cache, "docker://{reference}", "oci:{store}/layout-{number}:latest")
-    found: list[Peer] = [Command(OURS, _version((), *ours, "--version"), (), pull, prefetch, ours_copy)]
-    if _has(prefix, "podman"):
-        pull = ("podman", *store, "--tmpdir", "{store}/tmp", "pull", "-q", "--tls-verify=false", "{reference}")
-        found.append(Command("podman", _version(prefix, "podman", "--version"), prefix, pull, pull))
-    if _has(prefix, "skopeo"):
-        copy = ("skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false", "docker://{reference}")
-        into_store = (*copy, "containers-storage:[overlay@{store}/root+{store}/run]{reference}")
-        into_layout = (*copy, "oci:{store}/layout-{number}:latest")
-        version = _version(prefix, "skopeo", "--version")
-        found.append(Command("skopeo", version, prefix, into_store, copy=into_layout))
-    if _has(prefix, "crane"):
-        crane = ("crane", "pull", "--insecure", "--format=oci", "{reference}", "{store}/layout-{number}")
-        version = _version(prefix, "dpkg-query", "-Wf", "${Version}", "crane")
-        found.append(Command("crane", version, prefix, (), copy=crane))
+    found: list[Peer] = [ours(), *_of_containers_storage(prefix), *_of_layouts(prefix)]
     if _has(prefix, "ctr") and _has(prefix, "containerd"):
         version = _version(prefix, "containerd", "--version")
-        found += [Containerd("ctr", version, prefix), Containerd("ctr-tuned", version, prefix, TUNED)]
-    return found
+        found.append(Daemon("ctr", version, prefix, CONTAINERD))
+        found.append(Daemon("ctr-tuned", version, prefix, CONTAINERD, TUNED))
+    if _has(prefix, "docker") and _has(prefix, "dockerd"):
+        found.append(Daemon("docker", _version(prefix, "dockerd", "--version"), prefix, DOCKERD))
+    return [*found, *find_floors()]
+
+
+def _of_containers_storage(prefix: tuple[str, ...]) -> Iterator[Peer]:
+    if _has(prefix, "podman"):
+        pull: tuple[str, ...] = (
+            "podman",
+            *_STORE,
+            "--tmpdir",
+            "{store}/tmp",
+            "pull",
+            "-q",
+            "--tls-verify=false",
+            "{reference}",
+        )
+        yield Command("podman", _version(prefix, "podman", "--version"), prefix, pull, several=pull)
+    if _has(prefix, "skopeo"):
+        into_store = (*_SKOPEO, "containers-storage:[overlay@{store}/root+{store}/run]{reference}")
+        version = _version(prefix, "skopeo", "--version")
+        yield Command("skopeo", version, prefix, into_store, copy=(*_SKOPEO, _LAYOUT))
+    if _has(prefix, "buildah"):
+        pull = ("buildah", *_STORE, "pull", "-q", "--tls-verify=false", "{reference}")
+        yield Command("buildah", _version(prefix, "buildah", "--version"), prefix, pull)
+
+
+def _of_layouts(prefix: tuple[str, ...]) -> Iterator[Peer]:
+    """Those without a store: crane exports what a container would see; umoci unpacks what skopeo copied."""
+    if _has(prefix, "crane"):
+        export = 'set -o pipefail; mkdir "$2"; crane export --insecure "$1" - | tar -xf - -C "$2"'
+        pull: tuple[str, ...] = ("bash", "-ec", export, "crane", "{reference}", "{store}/rootfs-{number}")
+        copy = ("crane", "pull", "--insecure", "--format=oci", "{reference}", "{store}/layout-{number}")
+        yield Command("crane", _version(prefix, "dpkg-query", "-Wf", "${Version}", "crane"), prefix, pull, copy=copy)
+    if _has(prefix, "umoci") and _has(prefix, "skopeo"):
+        unpack = shlex.join(_SKOPEO[:-1]) + ' "docker://$1" "oci:$2:latest"; umoci unpack --image "$2:latest" "$3"'
+        pull = ("sh", "-ec", unpack, "umoci", "{reference}", "{store}/layout-{number}", "{store}/bundle-{number}")
+        yield Command("umoci", _version(prefix, "umoci", "--version"), prefix, pull)
 
 
 @contextmanager
@@ -199,11 +131,3 @@ def _version(prefix: tuple[str, ...], *command: str) -> str:
     done = subprocess.run([*prefix, *command], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     words = done.stdout.replace(",", " ").split()
     return next((word for word in words if word.lstrip("v")[:1].isdigit()), done.stdout.strip())
-
-
-def _wait_until_it_answers(command: list[str], daemon: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        if daemon.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{daemon.args!r} did not start: {log.read_text()[-2000:]}")
-        time.sleep(0.05)

@@ -1,166 +1,134 @@
-"""Measurements as a table for people and as JSON for later."""
+"""The page to look at: one HTML file that needs nothing else, and its tables as Markdown."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from statistics import median
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.peers import OURS
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bench.cases import SWEEPS
+from bench.orders import OURS
+from bench.plots import bars, gantt, scaling
+from bench.results import Spread, wall_ratios
+from bench.scenarios import SCENARIOS
+from bench.tables import case_rows, head, is_sweep_only, markdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.images import Workload
-    from bench.links import Traffic
-    from bench.measure import Usage
-    from bench.peers import Peer
-
-MiB = 1 << 20
-MB = 1_000_000
+    from bench.results import Document
 
 
-@dataclass(slots=True)
-class Result:
-    """All runs of one peer with one scenario over one link. ``peaks`` are bytes."""
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A ratio of the overview, as text."""
 
-    scenario: str
-    link: str
-    peer: str
-    times: list[Usage] = field(default_factory=list)
-    peaks: list[int] = field(default_factory=list)
-    traffic: list[Traffic] = field(default_factory=list)
-
-    @property
-    def walls(self) -> list[float]:
-        return [usage.wall for usage in self.times]
-
-    @property
-    def user(self) -> float:
-        return median(usage.user for usage in self.times)
-
-    @property
-    def system(self) -> float:
-        return median(usage.system for usage in self.times)
-
-    @property
-    def peak(self) -> int | None:
-        return max(self.peaks, default=None)
-
-    @property
-    def egress(self) -> int:
-        """The most bytes of blobs that a run had from the registry."""
-        return max(each.blob_bytes for each in self.traffic)
-
-    @property
-    def at_once(self) -> float:
-        return median(each.at_once for each in self.traffic)
+    median: str
+    spread: str = ""
 
 
-def wall_ratios(theirs: Result, ours: Result) -> list[float]:
-    """Return, round by round, how many times as long as asyncpull's a pull took: what ran next to each other."""
-    return [their / our for their, our in zip(theirs.walls, ours.walls, strict=True)]
+@dataclass(frozen=True, slots=True)
+class Row:
+    what: str
+    cells: Sequence[Cell]
 
 
-_COLUMNS = (
-    ("", 10),
-    ("wall", 8),
-    ("(min to max)", 16),
-    ("per pair (min to max)", 22),
-    ("user CPU", 15),
-    ("system CPU", 15),
-    ("peak PSS", 17),
-    ("egress", 17),
-    ("at once", 7),
-)
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Walls of all peers by ours in all cases."""
+
+    peers: Sequence[str]
+    rows: Sequence[Row]
 
 
-def table(workload: Workload, link: str, results: Sequence[Result]) -> str:
-    """Return the results of one case. Ratios are to ours: above 1, asyncpull needs less.
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One case on the page; ``bars`` and ``timeline`` are SVG."""
 
-    Egress is beside its ratio to the size of all blobs, each counted once; the last column is the most blobs, or parts
-    of them, that were on their way at the same time.
-    """
-    ours = next((result for result in results if result.peer == OURS), None)
-    layers = workload.layers
-    head = (
-        f"{workload.name} over {link}: {len(workload.images)} images, {len(layers)} layers,"
-        f" {sum(layer.entries for layer in layers)} entries, {workload.blob_size / MB:.0f} MB gzip,"
-        f" {sum(layer.unpacked_size for layer in layers) / MB:.0f} MB unpacked"
+    id: str
+    title: str
+    head: str
+    bars: str
+    columns: Sequence[str]
+    rows: Sequence[dict[str, object]]
+    digests: Sequence[str]
+    timeline: str = ""
+
+
+def write_report(document: Document, path: Path) -> list[Path]:
+    """Write the page and the tables beside each other: ``path`` with .html and with .md."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page_path, table_path = path.with_name(f"{path.name}.html"), path.with_name(f"{path.name}.md")
+    page_path.write_text(page(document))
+    table_path.write_text(markdown(document))
+    return [page_path, table_path]
+
+
+def page(document: Document) -> str:
+    """Return the whole page."""
+    loader = PackageLoader("bench", ".")
+    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(
+        "page.html"
     )
-    rows = [[name for name, _ in _COLUMNS], *(_cells(workload, result, ours) for result in results)]
-    return "\n".join([head, *map(_line, rows)])
-
-
-def _cells(workload: Workload, result: Result, ours: Result | None) -> list[str]:
-    walls, ratios = result.walls, wall_ratios(result, ours) if ours else []
-    peak = ours.peak if ours else None
-    return [
-        result.peer,
-        f"{median(walls):.2f} s",
-        f"({min(walls):.2f} to {max(walls):.2f})",
-        f"x{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "",
-        _cell(result.user, ours.user if ours else None, "s"),
-        _cell(result.system, ours.system if ours else None, "s"),
-        _cell(result.peak / MiB, peak and peak / MiB, "MiB", 0) if result.peak else "",
-        f"{result.egress / MB:.0f} MB x{result.egress / workload.blob_size:.3f}",
-        f"{result.at_once:.0f}",
+    cases = [case for case in document.cases if not is_sweep_only(document, case)]
+    timelines = {(each.scenario, each.link): each for each in document.timelines}
+    shown = next((timelines[case] for case in cases if case in timelines), None)
+    failed = [
+        f"{result.peer} {len(result.failures)} times with {result.scenario} over {result.link}"
+        for result in document.results
+        if result.failures
     ]
+    return template.render(
+        document=document,
+        any_cold=any(SCENARIOS[each.name].cold for each in document.scenarios if each.name in SCENARIOS),
+        stand_ins=sorted({name for each in document.scenarios for name in each.stand_ins}),
+        failures="; ".join(failed),
+        overview=overview(document, cases),
+        scalings=[svg for sweep in SWEEPS.values() if (svg := scaling(document, sweep))],
+        cases=[_section(document, case) for case in cases],
+        showcase=shown and {"title": document.scenario(shown.scenario).says, "svg": gantt(shown)},
+        words=" ".join(_words(document, case) for case in cases),
+    )
 
 
-def _line(cells: Sequence[str]) -> str:
-    name, *others = (f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
-    return "  ".join(["", f"{name.strip():<{_COLUMNS[0][1]}}", *others]).rstrip()
+def overview(document: Document, cases: Sequence[tuple[str, str]]) -> Overview:
+    """Return the ratios of all cases."""
+    peers = list(dict.fromkeys(r.peer for case in cases for r in document.of(case) if r.peer in document.versions))
+    peers = [peer for peer in peers if peer != OURS]
+    rows = [Row(_title(document, case), [_cell(document, case, peer) for peer in peers]) for case in cases]
+    return Overview(peers, rows)
 
 
-def _cell(value: float, ours: float | None, unit: str, digits: int = 2) -> str:
-    ratio = f"x{value / ours:.2f}" if ours else "x?"
-    return f"{value:.{digits}f} {unit} {ratio}"
+def _cell(document: Document, case: tuple[str, str], peer: str) -> Cell:
+    theirs, ours = document.find(case, peer), document.ours(case)
+    if theirs is None or ours is None:
+        return Cell("")
+    ratios = Spread.of(wall_ratios(theirs, ours))
+    return Cell(f"{ratios.median:.2f}", f"{ratios.least:.2f} to {ratios.most:.2f}") if ratios else Cell("failed")
 
 
-def save(directory: Path, peers: Sequence[Peer], workloads: Sequence[Workload], results: Sequence[Result]) -> Path:
-    """Write everything that was measured, and on what, to a file named after the time; return its path."""
-    now = datetime.now(UTC)
-    document = {
-        "date": now.isoformat(timespec="seconds"),
-        "machine": {
-            "cores": os.cpu_count(),
-            "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "kernel": platform.release(),
-            "python": platform.python_version(),
-        },
-        "versions": {peer.name: peer.version for peer in peers},
-        "scenarios": [workload.as_json() for workload in workloads],
-        "results": [_result_as_json(result, results) for result in results],
-    }
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{now:%Y-%m-%dT%H%M%S}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    return path
+def _section(document: Document, case: tuple[str, str]) -> Section:
+    scenario, ours = document.scenario(case[0]), document.ours(case)
+    columns, *rows = case_rows(document, case)
+    timeline = next((each for each in document.timelines if (each.scenario, each.link) == case), None)
+    return Section(
+        f"{case[0]}-{case[1]}",
+        _title(document, case),
+        head(scenario, case[1]),
+        bars(document.of(case), ours) if ours and ours.done else "",
+        columns,
+        [{"ours": row[0] == OURS, "cells": row} for row in rows],
+        scenario.digests,
+        gantt(timeline) if timeline else "",
+    )
 
 
-def _result_as_json(result: Result, results: Sequence[Result]) -> dict[str, object]:
-    key = (result.scenario, result.link, OURS)
-    ours = next((each for each in results if (each.scenario, each.link, each.peer) == key), None)
-    return {
-        "scenario": result.scenario,
-        "link": result.link,
-        "peer": result.peer,
-        "median": {
-            "wall": median(result.walls),
-            "user": result.user,
-            "system": result.system,
-            "peak": result.peak,
-            "at_once": result.at_once,
-        },
-        "wall_ratios": wall_ratios(result, ours) if ours else None,
-        "egress": result.egress,
-        "times": [asdict(usage) for usage in result.times],
-        "peaks": result.peaks,
-        "traffic": [asdict(each) for each in result.traffic],
-    }
+def _title(document: Document, case: tuple[str, str]) -> str:
+    return f"{document.scenario(case[0]).says}, {document.links[case[1]]}"
+
+
+def _words(document: Document, case: tuple[str, str]) -> str:
+    peers = [result.peer for result in document.of(case) if result.peer in document.versions and result.peer != OURS]
+    return f"{case[0]}@{case[1]}" + (f":{','.join(peers)}" if peers else "")

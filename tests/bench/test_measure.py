@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.measure import Job, RunFailedError, measure_memory, measure_time
+from bench.measure import Job, RunFailedError, Usage, measure_time, observe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,10 +48,42 @@ def test_memory_of_all_processes_counts(tmp_path: Path) -> None:
     child = "import time; kept = bytearray(b'x') * 40_000_000; time.sleep(0.5)"
     both = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
 
-    assert measure_memory(_job(tmp_path, [sys.executable, "-c", both])) > 40_000_000
+    assert observe(_job(tmp_path, [sys.executable, "-c", both])).peak > 40_000_000
 
 
-@pytest.mark.parametrize("measure", [measure_time, measure_memory])
+def test_what_is_written_counts(tmp_path: Path) -> None:
+    if not _counts_writes(tmp_path):
+        pytest.skip("a file system of memory")
+    write = f"open({str(tmp_path / 'file')!r}, 'wb').write(bytes(5_000_000))"
+    in_a_child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {write!r}], check=True)"
+
+    written = measure_time(_job(tmp_path, [sys.executable, "-c", in_a_child])).written
+
+    assert 5_000_000 <= written < 5_500_000
+
+
+def _counts_writes(directory: Path) -> bool:
+    kind = subprocess.run(["stat", "-fc", "%T", directory], capture_output=True, text=True, check=True).stdout
+    return kind.strip() != "tmpfs"
+
+
+def test_a_program_can_tell_what_a_part_of_it_cost(tmp_path: Path) -> None:
+    said = 'echo working; echo \'{"wall": 0.25, "user": 0.125, "system": 0.5}\''
+    job = replace(_job(tmp_path, ["sh", "-c", said]), itself=True)
+
+    assert measure_time(job) == Usage(0.25, 0.125, 0.5)
+
+
+def test_the_first_file_of_a_layer_that_has_content_is_seen(tmp_path: Path) -> None:
+    script = "mkdir -p root/overlay/x/diff/etc; echo >root/lock; sleep 0.3; : >root/overlay/x/diff/etc/empty; sleep 0.3"
+    write = "; echo 1 >root/overlay/x/diff/etc/full; sleep 0.3"
+    for words, seen in ((script, False), (script + write, True)):
+        job = replace(_job(tmp_path, ["sh", "-ec", f"cd {tmp_path}; {words}"]), directory=tmp_path)
+        first = observe(job).first_byte
+        assert (first is not None and first >= 0.6) if seen else first is None
+
+
+@pytest.mark.parametrize("measure", [measure_time, observe])
 def test_a_failure_is_told_with_what_was_said(tmp_path: Path, measure: object) -> None:
     assert callable(measure)
     with pytest.raises(RunFailedError, match="no such image"):

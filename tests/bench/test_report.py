@@ -1,81 +1,130 @@
-"""Every figure of the table stands beside its ratio to ours."""
+"""The tables and the page say what was measured, caveats first, and need nothing from elsewhere."""
 
 from __future__ import annotations
 
-import json
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
-from bench.images import BenchImage, Workload
-from bench.layers import Layer
-from bench.links import Traffic
+from bench.cases import SWEEPS, variant
 from bench.measure import Usage
-from bench.peers import Command
-from bench.report import MiB, Result, save, table, wall_ratios
+from bench.plots import bars, gantt, scaling
+from bench.report import page, write_report
+from bench.results import Result
+from bench.tables import markdown, table
+from tests.bench.documents import CASE, document, ours, theirs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MB = 1_000_000
+    from bench.results import Document
 
 
-def _layer(tmp_path: Path, letter: str, size: int) -> Layer:
-    return Layer(tmp_path / letter, "sha256:" + letter * 64, size, "sha256:" + "f" * 64, 3 * size, 12)
+def texts(svg: str) -> list[str]:
+    """All that can be read in a plot."""
+    return [
+        "".join(each.itertext()).strip() for each in ElementTree.fromstring(svg).iter() if each.tag.endswith("text")
+    ]
 
 
-def _workload(tmp_path: Path) -> Workload:
-    shared, one, other = (_layer(tmp_path, letter, 10 * MB) for letter in "abc")
-    images = (
-        BenchImage("small-00", b"{}", b"{1}", (shared, one)),
-        BenchImage("small-01", b"{}", b"{2}", (shared, other)),
-    )
-    return Workload("small", images)
+def test_every_figure_stands_beside_its_ratio() -> None:
+    said = table(document(), CASE)
+
+    assert "small over 8M: 1 image, 3 layers, 40 entries, 30 MB compressed, 90 MB unpacked" in said
+    own, others = said.splitlines()[2:]
+    for cell in ("2.00 s", "(1.00 to 9.00)", "x1.00 (1.00 to 1.00)", "30 MB x1.000", "200.0", "0.25 s"):
+        assert cell in own
+    for cell in ("x3.00 (1.00 to 4.00)", "4.00 s x4.00", "1.00 s x2.00", "50 MiB x0.50", "60 MB x2.000", "300.0"):
+        assert cell in others
 
 
-def _results() -> list[Result]:
-    ours = Result("small", "8M", "asyncpull", [Usage(2.0, 1.0, 0.5), Usage(1.0, 1.0, 0.5), Usage(9.0, 1.0, 0.5)])
-    ours.peaks, ours.traffic = [100 * MiB], [Traffic(9, 30 * MB, 10), Traffic(8, 29 * MB, 12)]
-    theirs = Result("small", "8M", "podman", [Usage(6.0, 4.0, 1.0), Usage(4.0, 4.0, 1.0), Usage(9.0, 4.0, 1.0)])
-    theirs.peaks, theirs.traffic = [50 * MiB], [Traffic(5, 60 * MB, 1)]
-    return [ours, theirs]
+def test_markdown_has_ratios_and_no_times() -> None:
+    said = markdown(document())
+
+    assert "| what is pulled | podman 5.8.6 |" in said
+    assert "| a <small> image, 30 MB, 8 MB/s per connection | 3.00 (1.00 to 4.00) |" in said
+    assert "| a <small> image, 30 MB, 8 MB/s per connection | 0.25, 2.00, 1.00 |" in said
+    assert "2026-11-29, revision 1111, Some Processor, 2 cores, 24 GiB" in said
 
 
-def test_medians_and_ratios(tmp_path: Path) -> None:
-    said = table(_workload(tmp_path), "8M", _results())
+def test_markdown_tells_of_failures() -> None:
+    failed = document()
+    result = failed.results[1]
+    result.times, result.failures = [None] * 3, ["reset"] * 3
 
-    assert "small over 8M: 2 images, 3 layers, 36 entries, 30 MB gzip, 90 MB unpacked" in said
-    ours, theirs = said.splitlines()[2:]
-    for cell in ("2.00 s", "(1.00 to 9.00)", "x1.00 (1.00 to 1.00)", "30 MB x1.000", "11"):
-        assert cell in ours
-    for cell in ("6.00 s", "x3.00 (1.00 to 4.00)", "4.00 s x4.00", "1.00 s x2.00", "50 MiB x0.50", "60 MB x2.000"):
-        assert cell in theirs
+    assert "| failed |" in markdown(failed)
 
 
-def test_a_round_is_compared_with_itself() -> None:
-    ours, theirs = _results()
+def test_the_page_is_whole_and_escapes(tmp_path: Path) -> None:
+    paths = write_report(document(), tmp_path / "2026")
 
-    assert wall_ratios(theirs, ours) == [3.0, 4.0, 1.0]
-
-
-def test_everything_is_saved(tmp_path: Path) -> None:
-    peers = [Command("asyncpull", "1.2", (), ()), Command("podman", "5.8.6", (), ())]
-
-    path = save(tmp_path / "results", peers, [_workload(tmp_path)], _results())
-
-    document = json.loads(path.read_text())
-    assert document["versions"] == {"asyncpull": "1.2", "podman": "5.8.6"}
-    assert len(document["scenarios"][0]["digests"]) == 2
-    theirs = document["results"][1]
-    assert (theirs["scenario"], theirs["link"], theirs["peer"]) == ("small", "8M", "podman")
-    assert theirs["median"] == {"wall": 6.0, "user": 4.0, "system": 1.0, "peak": 50 * MiB, "at_once": 1}
-    assert theirs["wall_ratios"] == [3.0, 4.0, 1.0]
-    assert theirs["egress"] == 60 * MB
-    assert document["results"][0]["traffic"][1] == {"requests": 8, "blob_bytes": 29 * MB, "at_once": 12}
+    assert [path.name for path in paths] == ["2026.html", "2026.md"]
+    said = paths[0].read_text()
+    assert "a &lt;small&gt; image" in said
+    assert said.index("Before you believe") < said.index("At a glance") < said.index("Case by case")
+    assert not re.search(r"""(src|href)=["']?(https?:|//)""", re.sub(r"xmlns[^ ]*|xlink:href=\"#[^\"]*\"", "", said))
+    assert "scripts/bench --rounds 3 --scenarios small@8M:podman" in said
 
 
-def test_a_store_needs_a_layer_once_for_every_stack_below_it(tmp_path: Path) -> None:
-    base, other, top = (_layer(tmp_path, letter, 10 * MB) for letter in "abc")
-    images = (BenchImage("one", b"{}", b"{1}", (base, top)), BenchImage("two", b"{}", b"{2}", (other, top)))
-    workload = Workload("two", images)
+def test_the_page_names_stand_ins_and_failures() -> None:
+    odd = document()
+    odd.scenarios[0] = replace(odd.scenarios[0], stand_ins=("bash",))
+    odd.results[1].failures = ["reset"]
 
-    assert workload.blob_size == 30 * MB + 4
-    assert workload.unpacked_size == 4 * 30 * MB
+    said = page(odd)
+
+    assert "generated files stand for them: bash" in said
+    assert "podman 1 times with small over 8M" in said
+
+
+def test_bars_are_in_order_with_their_ratios() -> None:
+    read = texts(bars([theirs(), ours()], ours()))
+
+    assert read.index("asyncpull") < read.index("podman")
+    assert {"3.00", "1.00", "3.33", "0.50"} <= set(read)
+
+
+def test_a_timeline_has_a_row_for_each_layer() -> None:
+    (timeline,) = document().timelines
+
+    read = texts(gantt(timeline))
+
+    assert {"pull", "layer dddddddd", "first bytes extracted", "resolve", "commit"} <= set(read)
+
+
+def _swept(name: str) -> Document:
+    swept = document()
+    sweep = SWEEPS[name]
+    swept.results = [
+        Result(point.scenario, point.link, peer, [Usage(factor * (10 + point.value), 1.0, 1.0)])
+        for point in sweep.points
+        for factor, peer in enumerate(point.peers, start=1)
+    ]
+    return swept
+
+
+def test_scaling_is_by_the_first_point_of_ours() -> None:
+    read = texts(scaling(_swept("layers"), SWEEPS["layers"]) or "")
+
+    assert {"asyncpull", "podman", "layers", "120", "10x"} <= set(read)
+
+
+def test_variants_of_ours_are_one_line() -> None:
+    read = texts(scaling(_swept("connections"), SWEEPS["connections"]) or "")
+
+    assert read.count("asyncpull") == 1
+    assert variant("connections", 4) not in read
+
+
+def test_a_series_that_was_not_measured_has_no_plot() -> None:
+    assert scaling(document(), SWEEPS["workers"]) is None
+
+
+def test_a_page_of_series_alone() -> None:
+    swept = _swept("layers")
+    swept.scenarios = [replace(swept.scenarios[0], name=point.scenario) for point in SWEEPS["layers"].points]
+    swept.links = {"loopback": "loopback"}
+    swept.timelines = []
+
+    assert "How it grows" in page(swept)

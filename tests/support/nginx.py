@@ -59,7 +59,7 @@ class Options:
     registries do that redirect to a file store: the registry takes no processor time then, nor does it check who asks.
     ``server`` makes it speak TLS, and ``clients`` demand a certificate that this authority signed. ``send_buffer`` is
     the size, in bytes, of the kernel's buffer per connection: what lies there counts as sent, and by default that may
-    be megabytes for a client that does not read, or that is dead.
+    be megabytes for a client that does not read, or that is dead. ``host`` is the address that it listens on.
     """
 
     limit_rate: int | None = None
@@ -71,6 +71,7 @@ class Options:
     server: Certificate | None = None
     clients: Authority | None = None
     send_buffer: int = 128 << 10
+    host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def nginx(directory: Path, registry: Registry, options: Options | None = None) -
     options = options or Options()
     for name in _SUBFOLDERS:
         (directory / name).mkdir(parents=True, exist_ok=True)
-    running = Nginx(f"127.0.0.1:{free_port()}", directory / "transfers.log", f"127.0.0.1:{free_port()}")
+    running = Nginx(f"{options.host}:{free_port()}", directory / "transfers.log", f"127.0.0.1:{free_port()}")
     configuration, errors = directory / "nginx.conf", directory / "error.log"
     configuration.write_text(_configuration(directory, registry, options, running))
     command = [PROGRAM, "-p", str(directory), "-e", str(errors), "-c", str(configuration)]
