@@ -7,7 +7,6 @@ a key that was revoked or has expired since then is refused, as gpg refuses it.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import ConfigurationError, DocumentError, IntegrityError
@@ -29,6 +28,7 @@ class Keyring:
         import pysequoia
 
         self._certificates: list[pysequoia.Cert] = []
+        self._known: frozenset[str] | None = None  # the fingerprints of all keys, for messages
         for origin, raw in keyrings:
             try:
                 self._certificates += pysequoia.Cert.split_bytes(raw)
@@ -47,8 +47,13 @@ class Keyring:
         import pysequoia
 
         message = plain_message(message)
-        with _translated():
+        try:
             found = pysequoia.verify(bytes=message, store=lambda _wanted: self._certificates)
+        except _FOREIGN as error:
+            text = _first_line(error)
+            if "no valid signatures" in text:
+                raise IntegrityError(self._why_not(message)) from error
+            raise DocumentError(f"no signed message of OpenPGP: {text}") from error
         content, signatures = found.bytes, found.valid_sigs
         if content is None or len(signatures) != 1:
             raise IntegrityError(f"the message has {len(signatures)} valid signatures, not one")
@@ -56,6 +61,27 @@ class Keyring:
         self._require_usable(certificate, key)
         data: bytes = content
         return data, certificate
+
+    def _why_not(self, message: bytes) -> str:
+        """Why a message is not validly signed, as far as the signature says so itself, of which nothing is verified."""
+        from pysequoia.packet import PacketPile, Tag
+
+        try:
+            (signature,) = [packet for packet in PacketPile.from_bytes(message) if packet.tag == Tag.Signature]
+        except _FOREIGN:
+            return "the signature is not valid"
+        key = signature.issuer_fingerprint or signature.issuer_key_id or "a key that it does not name"
+        if self._known is None:
+            self._known = frozenset(found for each in self._certificates for found in _keys_of(each))
+        now = time.time()
+        created, expires = signature.signature_created, signature.signature_expiration_time
+        if not any(found.endswith(key) for found in self._known):
+            return f"not signed by one of the policy's keys, but by {key}"
+        if expires is not None and expires.timestamp() <= now:
+            return f"the signature by the key {key} has expired"
+        if created is not None and created.timestamp() > now:
+            return f"the signature by the key {key} was not made yet, by the clock here"
+        return f"the signature by the key {key} is not valid, or the key was not valid then"
 
     def _require_usable(self, fingerprint: str, key: str) -> None:
         """Raise IntegrityError if the certificate or its signing ``key`` was revoked or has expired by now."""
@@ -116,15 +142,13 @@ def _require_usable_subkey(certificate: pysequoia.Cert, key: str, now: float) ->
         raise IntegrityError(f"the key {key} has expired")
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except _FOREIGN as error:
-        text = _first_line(error)
-        if "no valid signatures" in text:
-            raise IntegrityError("not signed by one of the policy's keys, or by one that was not valid then") from error
-        raise DocumentError(f"no signed message of OpenPGP: {text}") from error
+def _keys_of(certificate: pysequoia.Cert) -> Iterator[str]:
+    """The fingerprints of a certificate's keys."""
+    from pysequoia.packet import PacketPile, Tag
+
+    for packet in PacketPile.from_bytes(bytes(certificate)):
+        if packet.tag in (Tag.PublicKey, Tag.PublicSubkey) and packet.fingerprint is not None:
+            yield packet.fingerprint
 
 
 def _first_line(error: Exception) -> str:

@@ -25,13 +25,28 @@ if TYPE_CHECKING:
 NAME = "a.example/b:1"
 IMAGE = images.image([tars.tar([tars.file("f", b"x")])], comment="openpgp")
 CLAIM = claim(SIMPLE, IMAGE.manifest.digest, NAME)
-LONG_AGO = ("--faked-system-time", "20240101T000000")
+# The clock of a faked time runs, and starts anew with each command: what is used later needs a later time.
+LONG_AGO, LATER = (("--faked-system-time", f"2024010{day}T000000") for day in (1, 2))
 STRICTER = {
     "signed in the future": "Sequoia believes no signature that is not made yet",
     "signed over SHA-1": "Sequoia believes no signature over SHA-1 any more",
     "bytes behind the end": "what is behind the end of the compressed data is not part of the message",
 }
 """What we refuse and gpg does not, and why."""
+REASONS = {
+    "of another key": "not signed by one of the policy's keys, but by",
+    "signed in the future": "was not made yet",
+    "the signature has expired": "the signature by the key",
+    "the key has expired": "has expired",
+    "the subkey has expired": "has expired",
+    "signed over SHA-1": "is not valid",
+    "another manifest": "the signature is for another manifest",
+    "another name": "the signature is for the name 'a.example/b:2'",
+    "more in critical": "critical.x is not a key that is known here",
+    "a key twice": "optional is there twice",
+    "no keyring": "no keyring of OpenPGP",
+}
+"""What is said of some that we refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +89,19 @@ def messages(gpg: Gpg) -> Iterator[Message]:
 
     for name, lasts in (("old", "never"), ("gone", "30d")):
         gpg.make_key(f"{name}@x", *LONG_AGO, lasts=lasts)
-    yield Message("signed long ago", signed("old", *LONG_AGO), gpg.export("old@x"), True)
+    yield Message("signed long ago", signed("old", *LATER), gpg.export("old@x"), True)
     expires = ("--default-sig-expire", "1d")
-    yield Message("the signature has expired", signed("old", *LONG_AGO, *expires), gpg.export("old@x"))
-    yield Message("the key has expired", signed("gone", *LONG_AGO), gpg.export("gone@x"))
+    yield Message("the signature has expired", signed("old", *LATER, *expires), gpg.export("old@x"))
+    yield Message("the key has expired", signed("gone", *LATER), gpg.export("gone@x"))
 
     gpg.run("--quick-generate-key", "sub@x", "ed25519", "cert", "never")
     gpg.run("--quick-add-key", gpg.fingerprint("sub@x"), "ed25519", "sign", "never")
     yield Message("by a subkey", signed("sub"), gpg.export("sub@x"), True)
     gpg.run(*LONG_AGO, "--quick-generate-key", "left@x", "ed25519", "cert", "never")
-    gpg.run(*LONG_AGO, "--quick-add-key", gpg.fingerprint("left@x"), "ed25519", "sign", "30d")
-    yield Message("the subkey has expired", signed("left", *LONG_AGO), gpg.export("left@x"))
+    gpg.run(*LATER, "--quick-add-key", gpg.fingerprint("left@x"), "ed25519", "sign", "30d")
+    yield Message(
+        "the subkey has expired", signed("left", "--faked-system-time", "20240103T000000"), gpg.export("left@x")
+    )
 
     gpg.run("--quick-generate-key", "rsa@x", "rsa2048", "sign", "never")
     yield Message("signed by RSA", signed("rsa"), gpg.export("rsa@x"), True)
@@ -107,15 +124,16 @@ def messages(gpg: Gpg) -> Iterator[Message]:
         yield Message(f"optional {text.decode()}", signed("a", content=content), a, is_good)
 
 
-def accepted(folder: Path, policy_text: str) -> bool:
-    """Whether we accept what is in a directory, in the name of the policy's requirement."""
+def refusal(folder: Path, policy_text: str) -> str:
+    """Why we refuse what is in a directory; nothing where we do not."""
     image = scopes_of(parse_location(f"dir:{folder}"))
     rule = Policy.from_bytes(Path("policy.json"), policy_text.encode()).rule_for(image)
     try:
         signatures = read_signature_files(folder, "")
-    except AsyncpullError:
-        return False
-    return judge("policy.json", rule, image, (folder / "manifest.json").read_bytes(), signatures).is_accepted
+    except AsyncpullError as error:
+        return str(error)
+    verdict = judge("policy.json", rule, image, (folder / "manifest.json").read_bytes(), signatures)
+    return "" if verdict.is_accepted else verdict.findings[0].reasons[0]
 
 
 def test_messages_of_gpg(newest: Peer, gpg: Gpg) -> None:
@@ -131,7 +149,9 @@ def test_messages_of_gpg(newest: Peer, gpg: Gpg) -> None:
             key = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": f"{folder}/{number}.gpg"}
             text = policy(key | {"signedIdentity": identity})
             (folder / f"{number}.json").write_text(text)
-            ours[message.name], expected[message.name] = accepted(place, text), message.is_good
+            reason = refusal(place, text)
+            assert REASONS.get(message.name, "") in reason, message
+            ours[message.name], expected[message.name] = not reason, message.is_good
         script = (
             f'cd "$1"; for n in $(seq 0 {len(ours) - 1}); do'
             " if skopeo --policy $n.json copy -q --remove-signatures dir:$n dir:out >/dev/null 2>&1;"
