@@ -16,7 +16,6 @@ from asyncpull.errors import DocumentError, NotInStoreError, PolicyError, Source
 from asyncpull.log import Log
 from asyncpull.plan import PullPolicy, ResolvedImage
 from asyncpull.source.registry import RegistrySource
-from asyncpull.source.schema1 import open_schema1
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.manifest import CONFIG_LIMIT, ImageConfig, Index, Manifest, is_schema1, parse_document
 from asyncpull.spec.platform import select_platform
@@ -126,6 +125,8 @@ class Resolver:
         return Resolution(source, replace(image, signatures=signatures))
 
     async def _converted(self, source: Source, reference: Reference, named: SourceDocument) -> Resolution:
+        from asyncpull.source.schema1 import open_schema1  # few images are that old
+
         converted = await open_schema1(source, named, self._fetcher, await self._known())
         image = await resolve_image(converted, reference, self._platform)
         return Resolution(converted, replace(image, index=converted.index))

@@ -33,8 +33,6 @@ from asyncpull.registry.credentials import Keyring, load_keyring, user_id
 from asyncpull.registry.extent import Extent, extent
 from asyncpull.registry.health import Health
 from asyncpull.registry.pagination import next_page
-from asyncpull.registry.referrers import Referrers
-from asyncpull.registry.repository import Repository
 from asyncpull.registry.requests import PUSH, EndpointRequests, host_of
 from asyncpull.retry import RetryPolicy, retrying
 from asyncpull.spec.digest import Digest, verify_bytes
@@ -56,7 +54,8 @@ if TYPE_CHECKING:
     from asyncpull.registry.credentials import Credentials
     from asyncpull.registry.endpoint import Endpoint
     from asyncpull.registry.ratelimit import RateLimit
-    from asyncpull.registry.referrers import Referrer
+    from asyncpull.registry.referrers import Referrer, Referrers
+    from asyncpull.registry.repository import Repository
     from asyncpull.spec.manifest import Descriptor
 
 # A list of tags may have so many pages, and so many bytes in all of them.
@@ -141,9 +140,10 @@ class RegistryClient:
 
     async def repository(self, reference: Reference) -> Repository:
         """The repository of ``reference`` at the registry itself. Raises ConfigurationError, PolicyError."""
+        from asyncpull.registry.repository import Repository  # a pull needs neither this nor referrers
+
         endpoint = (await self.registries()).home(reference)
-        referrers = self._referrers.setdefault(endpoint, Referrers(self._requests, endpoint))
-        return Repository(self._requests, endpoint, referrers, self._retry)
+        return Repository(self._requests, endpoint, self._referrers_at(endpoint), self._retry)
 
     async def referrers(
         self, reference: Reference, subject: Digest, *, asks_mirrors: bool = False
@@ -157,7 +157,7 @@ class RegistryClient:
         is_answered = False
         endpoints = await self.endpoints(reference)
         for endpoint in endpoints if asks_mirrors else endpoints[-1:]:
-            lists = self._referrers.setdefault(endpoint, Referrers(self._requests, endpoint))
+            lists = self._referrers_at(endpoint)
             try:
                 found = await retrying(self._retry, partial(lists.of, subject))
             except SourceError as error:
@@ -169,6 +169,11 @@ class RegistryClient:
         if failure is not None and not is_answered:
             raise failure
         return ()
+
+    def _referrers_at(self, endpoint: Endpoint) -> Referrers:
+        from asyncpull.registry.referrers import Referrers
+
+        return self._referrers.setdefault(endpoint, Referrers(self._requests, endpoint))
 
     async def delete(self, reference: Reference) -> Digest:
         """Delete the manifest that ``reference`` names, with all its tags; gives its digest.

@@ -30,7 +30,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import aiofiles
 import orjson
 
 from asyncpull.errors import AsyncpullError, AuthenticationError, ConfigurationError
@@ -256,6 +255,8 @@ def load_keyring(
 
 async def read_auth_file(place: AuthPath, *, must_exist: bool = False) -> AuthFile | None:
     """Read a file; None if it is not there. Raises ConfigurationError, also then where it ``must_exist``."""
+    import aiofiles  # most registries never ask who we are
+
     path = place.path
     try:
         async with aiofiles.open(path, "rb") as file:

@@ -92,8 +92,11 @@ class Packed:
 class Packer(Exporter):
     """Makes layers of containers."""
 
-    async def _base_of(self, container: ContainerRecord, layer: LayerRecord) -> Base:
-        """Raises NotInStoreError, StoreCorruptError, StoreError."""
+    async def base_of(self, container: ContainerRecord, layer: LayerRecord) -> Base:
+        """What a container with the writable layer ``layer`` stands on.
+
+        Raises NotInStoreError, StoreCorruptError, StoreError.
+        """
         rows = await self._layer_rows()
         image = await self.image(container.image) if container.image else None
         top = layer.parent
@@ -118,7 +121,7 @@ class Packer(Exporter):
             raise StoreCorruptError(f"the layers of image {image.id} are not those that its config names")
         return Base(image, manifest, config, tuple(chain))
 
-    async def _pack(self, staging: Staging, layer: LayerRecord, base: Base) -> tuple[StagedLayer, Packed]:
+    async def pack(self, staging: Staging, layer: LayerRecord, base: Base) -> tuple[StagedLayer, Packed]:
         """Copy the changes of a writable layer into a staged one upon ``base``, and write its tar-split.
 
         Raises UnsupportedMemberError, MountError, NoSpaceError, StoreWriteError, StoreError.

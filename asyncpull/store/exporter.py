@@ -2,6 +2,8 @@
 
 No lock is held while trees are read. Layers of images never change; a container is read as it is at that moment, so
 whoever wants its files to fit together stops what runs in it.
+
+What reads trees and archives is imported when it is called: a pull opens a store too, and needs none of it.
 """
 
 from __future__ import annotations
@@ -11,13 +13,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from asyncpull.errors import DigestMismatchError, StoreError
-from asyncpull.store.archive import changes_archive, layer_archive, same_owner
 from asyncpull.store.files import disk_errors
 from asyncpull.store.idmap import NO_MAPPINGS, moved
 from asyncpull.store.mounter import Mounter
 from asyncpull.store.views import LayerRecord
-from asyncpull.tarstream import rebuild_layer
-from asyncpull.tree.changes import layer_changes, leans_on_others, tree_changes
 from asyncpull.tree.marks import Marks
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ class Exporter(Mounter):
         Paths are in the order of a walk. Takes layers.lock, shared, for a moment; where trees must be mounted to be
         compared, also the locks of ``mount``. Raises NotInStoreError, MountError, StoreError.
         """
+        from asyncpull.tree.changes import layer_changes, tree_changes
+
         layer = await self._layer_of(target)
         below = await self._layer_below(layer, parent)
         mappings = await self._mappings_of(layer)
@@ -82,6 +83,10 @@ class Exporter(Mounter):
                 await self._sections.chore(stream.close)
 
     async def _stream(self, layer: LayerRecord, stack: AsyncExitStack) -> Generator[bytes, None, None]:
+        from asyncpull.store.archive import changes_archive, layer_archive
+        from asyncpull.tarstream import rebuild_layer
+        from asyncpull.tree.changes import leans_on_others
+
         driver, sections = self._sections.driver, self._sections
         tar_split = self.tar_split_path(layer.id)
         if await sections.work(tar_split.exists):
@@ -94,6 +99,8 @@ class Exporter(Mounter):
 
     async def _changed_by_comparison(self, layer: LayerRecord, stack: AsyncExitStack) -> tuple[Path, list[Change]]:
         """The complete tree of a layer, and what is different in it from its parent's, by comparison."""
+        from asyncpull.tree.changes import tree_changes
+
         below = await self._layer_below(layer)
         new = await self._whole_tree(layer.id, stack)
         old = None if below is None else await self._whole_tree(below.id, stack)
@@ -134,7 +141,7 @@ class Exporter(Mounter):
 def owner_in(mappings: IDMappings, other: IDMappings = NO_MAPPINGS) -> Owner:
     """Who the owner of a file in a tree with ``mappings`` is in one with ``other`` ones; without, in an archive."""
     if mappings == other:
-        return same_owner
+        return lambda uid, gid: (uid, gid)
 
     def owner(uid: int, gid: int) -> tuple[int, int]:
         try:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from asyncpull.errors import StoreError
 from asyncpull.store.files import disk_errors
 from asyncpull.store.tempdirs import TempDir
-from asyncpull.tree.copy import copy_base
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +37,8 @@ class StagedLayer:
         Raises NotInStoreError if the parent was removed meanwhile, StoreError.
         """
         if self.base is not None:
+            from asyncpull.tree.copy import copy_base  # most drivers never copy
+
             copy_base(self.base, self.diff, in_userns=in_userns)
 
 

@@ -16,10 +16,10 @@ from asyncpull.spec.reference import parse_reference
 from asyncpull.store import commit as committing
 from asyncpull.store.catalog import find_container, require
 from asyncpull.store.config import StoreConfig, StoreOverrides, load_config
-from asyncpull.store.containercommit import CommitOptions, Packer, check_options, image_of
 from asyncpull.store.containers import ContainerSpec, checked_key
 from asyncpull.store.creation import create_container
 from asyncpull.store.driver.opening import open_driver
+from asyncpull.store.exporter import Exporter
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.store.images import find_image, own_name
 from asyncpull.store.mapped import top_for
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 
     from asyncpull.spec.digest import Digest
     from asyncpull.store.additional import LentImage
+    from asyncpull.store.containercommit import CommitOptions
     from asyncpull.store.images import ImageWriter
     from asyncpull.store.staging import StagedLayer
     from asyncpull.store.views import ContainerRecord, ImageRecord
 
 
-class Store(Upkeep, Packer):
+class Store(Upkeep, Exporter):
     """An open store; made by ``Store.open``, and of no use after its body.
 
     Where podman and an obvious reading of a request differ, podman is followed: an image named by one of several names
@@ -252,13 +253,16 @@ class Store(Upkeep, Packer):
         Raises UsageError for options that cannot be meant, NotInStoreError, UnsupportedMemberError for what no layer
         can hold, DocumentError if the config of its image is none, MountError, StoreError, and what ``commit`` raises.
         """
+        from asyncpull.store.containercommit import CommitOptions, Packer, check_options, image_of
+
         options = options or CommitOptions()
         check_options(options)
+        packer = Packer(self.config, self._sections)
         found = await self.container(_id_of(container))
         layer = await self.layer(found.layer)
-        base = await self._base_of(found, layer)
+        base = await packer.base_of(found, layer)
         async with self.stage() as staging:
-            staged, packed = await self._pack(staging, layer, base)
+            staged, packed = await packer.pack(staging, layer, base)
             return await self.commit(staging, image_of(base, staged, packed, options))
 
     async def remove_container(self, container: ContainerRecord | str, *, force: bool = False) -> None:

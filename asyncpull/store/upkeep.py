@@ -1,14 +1,17 @@
-"""Keeping a store sound: the part of its public face that checks, repairs and tidies up."""
+"""Keeping a store sound: the part of its public face that checks, repairs and tidies up.
+
+What does that is imported when it is called: a pull opens a store too, and needs none of it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncpull.store.check.checking import DAY_SECONDS, CheckOptions, check, check_and_repair, collect_garbage
-from asyncpull.store.check.contents import Compared
+from asyncpull.store.check import DAY_SECONDS
 from asyncpull.store.mounter import Mounter
 
 if TYPE_CHECKING:
+    from asyncpull.store.check.contents import Compared
     from asyncpull.store.check.findings import CheckReport, Finding
 
 
@@ -34,6 +37,8 @@ class Upkeep(Mounter):
         under them but small files. Raises StoreError where a file system fails, StoreWriteError, which is also for a
         rootless store outside of its user namespace, unless it is but a quick look, NoSpaceError.
         """
+        from asyncpull.store.check.checking import CheckOptions, check, check_and_repair
+
         if full or repair:
             self.config.require_trees()
         options = CheckOptions(full, max_age_seconds, self._compared())
@@ -51,12 +56,16 @@ class Upkeep(Mounter):
         Takes all locks of records, shared, then exclusively if there is something; trees are deleted after them.
         Raises StoreError, StoreWriteError, NoSpaceError.
         """
+        from asyncpull.store.check.checking import CheckOptions, collect_garbage
+
         if not dry_run:
             self.config.require_trees()
         options = CheckOptions(is_full=False, max_age_seconds=max_age_seconds)
         return await collect_garbage(self._sections, self._private, options, dry_run=dry_run)
 
     def _compared(self) -> Compared:
+        from asyncpull.store.check.contents import Compared
+
         config = self.config
         is_masked = bool(config.options.get("force_mask"))
         return Compared(

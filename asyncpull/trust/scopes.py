@@ -14,20 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import InvalidReferenceError
-from asyncpull.spec.location import (
-    DaemonLocation,
-    DirectoryLocation,
-    DockerArchiveLocation,
-    LayoutArchiveLocation,
-    LayoutLocation,
-    RegistryLocation,
-    SifLocation,
-    StorageLocation,
-)
 from asyncpull.spec.reference import parse_reference
 
 if TYPE_CHECKING:
-    from asyncpull.spec.location import Location
+    from asyncpull.spec.location import Location, StorageLocation
     from asyncpull.spec.reference import Reference
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -54,6 +44,17 @@ def scopes_of(location: Location, *, driver: str = "", graph_root: str = "", ima
 
     Looks at the file system for links. Raises InvalidReferenceError.
     """
+    from asyncpull.spec.location import (  # a pull knows its image by a reference
+        DaemonLocation,
+        DirectoryLocation,
+        DockerArchiveLocation,
+        LayoutArchiveLocation,
+        LayoutLocation,
+        RegistryLocation,
+        SifLocation,
+        StorageLocation,
+    )
+
     name, transport = str(location), location.transport
     match location:
         case RegistryLocation():

@@ -19,3 +19,8 @@
 Locks are held for an inventory only, shared. Everything is looked at without a lock, so that what somebody removes or
 makes meanwhile looks like damage; hence findings count only if a second inventory still has what they are about.
 """
+
+from __future__ import annotations
+
+DAY_SECONDS = 86400
+"""How old a layer that nobody needs may be, unless somebody says otherwise: the next pull may want it."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from asyncpull import kernel
 from asyncpull.errors import StoreWriteError
 from asyncpull.lockfile import is_locked, try_lock
+from asyncpull.store.check import DAY_SECONDS
 from asyncpull.store.check.contents import Compared
 from asyncpull.store.check.data import check_container_data, check_image_data, check_layer_data
 from asyncpull.store.check.findings import DAMAGE_OF_CONTENT, CheckReport, Damage, Finding, Remedy, Subject
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from asyncpull.store.check.inventory import Inventory
     from asyncpull.store.mounts import MountRecord
     from asyncpull.store.sections import Sections
-
-DAY_SECONDS = 86400
-"""How old a layer that nobody needs may be, unless somebody says otherwise: the next pull may want it."""
 
 # What a crash may leave, and everybody ignores.
 _HARMLESS = frozenset(
