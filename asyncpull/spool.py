@@ -310,9 +310,12 @@ async def _owned(root: Path, directory: Path) -> AsyncIterator[None]:
     """Hold the lock in ``directory`` for the body, with both made if need be."""
     for _ in range(_LOCK_TRIES):
         with store_errors(directory):
-            root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            root.mkdir(mode=0o700, exist_ok=True)
-            directory.mkdir(mode=0o700, exist_ok=True)
+            try:
+                directory.mkdir(mode=0o700, exist_ok=True)
+            except FileNotFoundError:
+                root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                root.mkdir(mode=0o700, exist_ok=True)
+                directory.mkdir(mode=0o700, exist_ok=True)
         stack = AsyncExitStack()
         try:
             lock = await stack.enter_async_context(locked(directory / "lock", LockMode.EXCLUSIVE, is_brief=False))
