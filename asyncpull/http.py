@@ -264,7 +264,7 @@ class HttpClient:
                 sent |= private_headers or {}
                 if authorization is not None:
                     sent["Authorization"] = authorization
-            context = await self._context(tls, verify=verify_tls)
+            context = await self._context(url, tls, verify=verify_tls)
             async with self._sending(method, url, sent, body, context) as response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
@@ -345,10 +345,10 @@ class HttpClient:
             raise _refused_by_proxy(redact(url), proxy, response.status)
         return response
 
-    async def _context(self, files: TlsFiles, *, verify: bool) -> ssl.SSLContext | bool:
-        """What to make TLS connections by; where there are no files that is what aiohttp made when it was imported."""
-        if files == TlsFiles():
-            return verify
+    async def _context(self, url: str, files: TlsFiles, *, verify: bool) -> ssl.SSLContext | bool:
+        """What to make a TLS connection to ``url`` by, or to a proxy; reading certificates takes a thread its time."""
+        if origin(url)[0] == "http" and self._proxies.for_url(url) is None:
+            return True
         async with self._making_context:
             if (files, verify) not in self._contexts:
                 self._contexts[files, verify] = await asyncio.to_thread(make_context, files, verify=verify)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import shutil
 import signal
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
 from tests.support import registry_faults as faults
+from tests.support.certificates import make_authority
 from tests.support.images import Image, image, index, noise
 from tests.support.registry_simulator import Basic, RegistrySimulator
 from tests.support.tars import directory, file, hard_link, tar
@@ -73,6 +76,25 @@ async def test_json_result(command: Command, registry: RegistrySimulator) -> Non
     (again,) = (await run(command, "pull", "-q", "--json", f"{registry.address}/a/b:1")).json()
     assert [layer["reused"] for layer in again["layers"]] == [True, True]
     assert again["bytes_fetched"] == 0
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_the_authorities_of_the_system_are_trusted_and_no_others(command: Command, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path / "authority")
+    certificate = authority.server()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate.path, certificate.key)
+    async with RegistrySimulator(context) as registry:
+        registry.add_image("a/b", "1", SAMPLE)
+        arguments = "pull", "-q", f"{registry.address}/a/b:1"
+        refused = await asyncio.to_thread(command, *arguments)
+        assert (refused.code, refused.out) == (69, "")
+        assert "the TLS certificate is refused" in refused.err
+        assert_untouched(command)
+        trusting = {"SSL_CERT_FILE": str(authority.path)}
+        pulled = await asyncio.to_thread(lambda: command(*arguments, environment=trusting))
+        assert (pulled.code, pulled.out) == (0, f"{SAMPLE.id}\n")
+        assert (await run(command, *arguments)).out == f"{SAMPLE.id}\n"
 
 
 async def test_json_progress_is_one_event_per_line_on_stderr(command: Command, registry: RegistrySimulator) -> None:
