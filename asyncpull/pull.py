@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from asyncpull.errors import NotInStoreError
+from asyncpull.errors import NotInStoreError, StoreError
 from asyncpull.estimate import estimate_pull, growth_of
 from asyncpull.events import EventHub
 from asyncpull.extract.pool import WorkerPool
@@ -158,7 +158,18 @@ class Puller:
         NEVER; WorkerError.
         """
         tell = Teller(self._events, next(self._numbers), str(reference))
-        return await self._pull(reference, lambda: self._resolver.resolve(reference, when), tell)
+        return await self._pull(reference, lambda: self._resolve(reference, when), tell)
+
+    async def _resolve(self, reference: str | Reference, when: PullPolicy) -> Resolution:
+        """Resolve; while the registry is asked, a worker starts for an image that the store does not know."""
+        if when is not PullPolicy.NEVER:
+            try:
+                await self._store.image(str(reference))
+            except NotInStoreError:
+                self._pool.prepare(1)
+            except StoreError:
+                pass  # it fits several
+        return await self._resolver.resolve(reference, when)
 
     async def pull_from(self, source: Source, reference: Reference, *names: Reference, admit: Admit) -> PulledImage:
         """Pull what an open source gives, wherever it is, and call it ``reference`` in the store, and ``names``.
