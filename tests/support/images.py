@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import zstandard
@@ -151,6 +151,14 @@ def image(
         ),
     )
     return Image(manifest, config, blobs, true_ids, platform)
+
+
+def raw_image(layers: Sequence[tuple[bytes, bytes]], *, comment: str = "") -> Image:
+    """Build an image whose blobs are these bytes, each with the tar that it is said to be."""
+    made = image([tar for _, tar in layers], comment=comment)
+    blobs = tuple(Blob(_LAYER_TYPES["oci", "gzip"], blob) for blob, _ in layers)
+    document = json.loads(made.manifest.data) | {"layers": [blob.descriptor() for blob in blobs]}
+    return replace(made, manifest=Blob(OCI_MANIFEST, _json(document)), layers=blobs)
 
 
 def index(images: Sequence[Image], *, flavour: Flavour = "oci") -> Index:

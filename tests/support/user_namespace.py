@@ -1,10 +1,15 @@
-"""Functions called as root of a new user namespace, in a child process of the tests."""
+"""Functions called as root of a new user namespace, in a child process of the tests.
+
+``python -m tests.support.user_namespace COMMAND…`` runs a command so, in a namespace with many IDs.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -74,3 +79,8 @@ def _run(function: Callable[[], Result], directory: Path, answers: int, go: int)
         os.write(answers, pickle.dumps(answer))
     finally:
         os._exit(0)
+
+
+if __name__ == "__main__":
+    command = sys.argv[1:]
+    sys.exit(call_in_user_namespace(lambda: subprocess.run(command, check=False).returncode, Path.cwd(), ids=65536))

@@ -119,10 +119,8 @@ class _Builder:
         if effect is Effect.WHITEOUT or effect is Effect.OPAQUE:
             self._delete(member, action)
             return
-        if effect in (Effect.CHARACTER_DEVICE, Effect.BLOCK_DEVICE) and not self._has_devices:
-            return
         parent = self._parent(action.parent)
-        if parent is None:
+        if parent is None or (effect in (Effect.CHARACTER_DEVICE, Effect.BLOCK_DEVICE) and not self._has_devices):
             return
         if effect is Effect.HARD_LINK:
             self._link(member, parent, action)
@@ -178,7 +176,8 @@ class _Builder:
     def _carry_out(self, action: Action, is_opaque: bool) -> None:
         """Delete what older layers have; what this one has brought stays."""
         directory = self._find(action.parent)
-        if directory is None:
+        if directory is None:  # made for the sake of the entry, until another one deletes it
+            self._walk(action.parent, make=True, is_optional=True)
             return
         if is_opaque:
             self._clear(directory)
@@ -252,8 +251,12 @@ class _Builder:
             if node is None or node.kind == 0:
                 if not make:
                     return None
-                self._touch(way[-1])
-                node = Node(stat.S_IFDIR, self._generation, is_opaque=None if node else False, is_optional=is_optional)
+                if is_optional:
+                    way[-1].mtime_ns = None
+                else:
+                    self._touch(way[-1])
+                generation = self._generation - is_optional
+                node = Node(stat.S_IFDIR, generation, is_opaque=None if node else False, is_optional=is_optional)
                 way[-1].children[name] = node
             if node.kind == stat.S_IFLNK:
                 links += 1

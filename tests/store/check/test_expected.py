@@ -59,6 +59,9 @@ ABOVE = {
     ),
     "deleted and made anew": (tars.tar([tars.whiteout("var/lib/old"), tars.file("var/lib/old/1", b"y")]),),
     "into an older directory": (tars.tar([tars.file("var/lib/old/9", b"9"), tars.whiteout("etc/base")]),),
+    "deletions where nothing is": (
+        tars.tar([tars.opaque("no/where"), tars.whiteout("no/thing/x"), tars.opaque("no")]),
+    ),
     "through an older link": (
         tars.tar([tars.symlink("lib", "usr/share")]),
         tars.tar([tars.file("lib/new", b"x")]),
@@ -69,3 +72,11 @@ ABOVE = {
 @pytest.mark.parametrize("layers", ABOVE.values(), ids=ABOVE.keys())
 def test_of_complete_trees(tmp_path: Path, layers: tuple[bytes, ...]) -> None:
     assert applied(tmp_path / "tree", base_layer(), odd_layer(), *layers, marks=Marks.NONE) == []
+
+
+def test_of_devices_that_are_left_out(tmp_path: Path) -> None:
+    """The directory that one implies is made all the same, as podman makes it."""
+    layer = tars.tar([tars.character_device("dev/null", 1, 3)])
+    apply_layer([layer], tmp_path, lambda _: None, ApplyOptions(Marks.USER, in_userns=True))
+    expected = expected_tree([members(layer)], Marks.USER, has_devices=False)
+    assert compare_tree(tmp_path, expected, Marks.USER, Compared(devices=False), lambda: None) == []
