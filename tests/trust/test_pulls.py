@@ -20,6 +20,7 @@ from tests.support import images
 from tests.support.command import Command
 from tests.support.policies import ACCEPT, REJECT, policy
 from tests.support.pulls import AMD64, HURRY, Bench, bench_at, layer
+from tests.support.registry_faults import replaced
 from tests.support.signers import (
     SIGNATURE,
     SIGSTORE,
@@ -165,6 +166,24 @@ async def test_another_manifest_under_the_same_tag(judge: Judge) -> None:
     place.mkdir()
     (place / "signature-1").write_bytes(signature_to_file(signature))
     assert f"for another manifest, {IMAGE.manifest.digest}" in await judge.refused(reference, judge.signed_by)
+
+
+async def test_what_was_judged_is_what_is_pulled(judge: Judge) -> None:
+    index = images.index([IMAGE, images.image([layer("two")], architecture="arm64")])
+    other = images.image([layer("other")])
+    judge.bench.offer(other, "2")
+    for target in (IMAGE, index):
+        reference = judge.bench.offer(target)
+        judge.sign(IMAGE.manifest.digest, reference)
+        # Whoever asks again gets another one.
+        for name in ("1", IMAGE.manifest.digest):
+            judge.bench.registry.on(f"/manifests/{name}", replaced(other.manifest.data), times=None, skip=1)
+        before = len(judge.bench.registry.requests)
+        pulled = await judge.pull(reference, judge.signed_by)
+        asked = [request.path for request in judge.bench.registry.requests[before:] if "/manifests/" in request.path]
+        assert (pulled.id, len(asked)) == (IMAGE.id, len(set(asked)))
+        assert str(pulled.digest) == target.manifest.digest
+        judge.bench.registry.heal()
 
 
 async def test_a_policy_that_is_not_understood_stops_everything(judge: Judge) -> None:
