@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asyncpull.estimate import PullEstimate
     from asyncpull.events import EventStream
     from asyncpull.layer.ceilings import Ceilings
+    from asyncpull.layer.codec import Compression
     from asyncpull.limits import Limits
     from asyncpull.lockfile import LockWait, hearing_waits
     from asyncpull.plan import PulledImage, PulledLayer, PullPlan, PullPolicy
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from asyncpull.store.store import Store
     from asyncpull.tree.changes import Change, ChangeKind
     from asyncpull.trust.policyfile import TrustOptions
+    from asyncpull.trust.signing import Signing
 
 __version__ = "0.1.0"
 
@@ -54,6 +56,7 @@ __all__ = [
     "ChangeKind",
     "CheckReport",
     "CommitOptions",
+    "Compression",
     "ContainerSpec",
     "CopiedImage",
     "Copier",
@@ -83,6 +86,7 @@ __all__ = [
     "Remedy",
     "Reporter",
     "Selection",
+    "Signing",
     "Store",
     "StoreConfig",
     "TrustOptions",
@@ -100,6 +104,7 @@ _HOMES = {
     "ChangeKind": "tree.changes",
     "CheckReport": "store.check.findings",
     "CommitOptions": "store.containercommit",
+    "Compression": "layer.codec",
     "ContainerSpec": "store.containers",
     "CopiedImage": "copying.image",
     "Copier": "copy",
@@ -129,6 +134,7 @@ _HOMES = {
     "Remedy": "store.check.findings",
     "Reporter": "progress",
     "Selection": "copying.plan",
+    "Signing": "trust.signing",
     "Store": "store.store",
     "StoreConfig": "store.config",
     "TrustOptions": "trust.policyfile",

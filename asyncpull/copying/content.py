@@ -180,12 +180,11 @@ class FileContent:
 
     async def _hash(self) -> None:
         digest, position = self.descriptor.digest, 0
-        hasher = digest.hasher()
+        hasher, buffer = digest.hasher(), memoryview(bytearray(min(PIECE, self.size)))
 
         def take(start: int, end: int) -> int:
-            buffer = bytearray(min(PIECE, end - start))
             while start < end:
-                view = memoryview(buffer)[: min(PIECE, end - start)]
+                view = buffer[: end - start]
                 with reading(f"blob {digest}"):
                     count = os.preadv(self._fd, (view,), self._start + start)
                 if not count:

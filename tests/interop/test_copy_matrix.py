@@ -103,9 +103,10 @@ def look_with_others(yard: Yard, loader: SharedStore, where: str, found: Found, 
             store = yard.store(where.split("/")[-1].removesuffix(":1"))
             store.check()
             assert_loaded(store, where.split("]")[1], target, what)
-        case "oci-archive":  # dockerd takes none that has no manifest.json of docker
+        case "oci-archive":
             loaded = loader.podman("load", "--quiet", "--input", path).rpartition(" ")[2]
             assert_loaded(loader, loaded, target, what)
+            assert_in_daemon(yard, yard.docker("load", "--quiet", "--input", path).split()[-1], target, what)
         case "docker-archive":
             yard.peer.run("crane", "validate", "--tarball", path)
             loaded = loader.podman("load", "--quiet", "--input", path).rpartition(" ")[2]
