@@ -1,23 +1,28 @@
 """Bundles of sigstore: judged, found by what they are about, and taken along.
 
 The golden files were made by cosign 3.1.1, with ``--tlog-upload=false``: ``cosign sign``, ``cosign sign -a
-docker-reference=a.example/b:1`` and ``cosign attest``, of one image and by one key.
+docker-reference=a.example/b:1`` and ``cosign attest``, of one image and by one key; ``public-log`` is one of the
+conformance suite of sigstore, which rekor.sigstore.dev has seen in December 2024.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.x509 import load_pem_x509_certificate
 
 from asyncpull.access import Access
 from asyncpull.copy import Copier
 from asyncpull.copying.plan import CopyOptions, Instances, ManifestFormat, Selection
-from asyncpull.errors import DocumentError, UsageError
+from asyncpull.errors import DocumentError, IntegrityError, UsageError
 from asyncpull.spec.reference import parse_reference
 from asyncpull.spec.signature import SigstoreSignature, signature_from_file, signature_to_file
 from asyncpull.trust.bundle import Bundle
@@ -147,6 +152,30 @@ def test_a_log_must_have_seen_it() -> None:
     other = json.loads(good)
     other["dsseEnvelope"]["signatures"] = json.loads(bundle(KEY, statement(DIGEST, NAME)))["dsseEnvelope"]["signatures"]
     assert "about another signature" in (reasons(requirement, json.dumps(other).encode()) or "")
+
+
+def test_what_the_public_log_has_seen() -> None:
+    raw, key = ((GOLDEN / name).read_bytes() for name in ("public-log.sigstore.json", "rekor.sigstore.dev.pub"))
+    log = load_pem_public_key(key)
+    assert isinstance(log, ec.EllipticCurvePublicKey)
+    found = Bundle.from_bytes(raw)
+    (entry,) = found.entries
+    assert found.certificate is not None
+    certificate = found.certificate.encode()
+    assert entry.seen([log], certificate, found.signature, found.statement) == 1734374576
+    signer = load_pem_x509_certificate(certificate).public_key()
+    assert isinstance(signer, ec.EllipticCurvePublicKey)
+    signer.verify(found.signature, found.signed, ec.ECDSA(SHA256()))
+    attempts: list[Callable[[], int]] = [
+        lambda: entry.seen([LOG.public_key()], certificate, found.signature, found.statement),
+        lambda: entry.seen([log], public_pem(KEY), found.signature, found.statement),
+        lambda: entry.seen([log], certificate, found.signature + b"x", found.statement),
+        lambda: entry.seen([log], certificate, found.signature, found.statement + b" "),
+        lambda: replace(entry, seconds=entry.seconds + 1).seen([log], certificate, found.signature, found.statement),
+    ]
+    for attempt in attempts:
+        with pytest.raises(IntegrityError):
+            attempt()
 
 
 def test_certificates() -> None:
