@@ -178,7 +178,8 @@ class DaemonClient:
 def common_version(theirs: str) -> str:
     """The newest version of the API that a daemon speaks which answers ``theirs``, and that is known here."""
     major, _, minor = theirs.partition(".")
-    known = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else _OLDEST
+    is_version = all(number.isdecimal() and len(number) < 10 for number in (major, minor))
+    known = (int(major), int(minor)) if is_version else _OLDEST
     return "{}.{}".format(*min(known, _NEWEST))
 
 

@@ -94,6 +94,16 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
+def resolved(url: str, named: str) -> str:
+    """The URL that a header in the answer of ``url`` has ``named``. Raises UnavailableError for any but http(s)."""
+    try:
+        target = urljoin(url, named)
+        origin(target)
+    except ValueError as error:
+        raise UnavailableError(f"{redact(url)}: leads to something that is no http or https URL") from error
+    return target
+
+
 def redact(url: str) -> str:
     """``url`` for a message: user information dropped, and of a query only that there is one."""
     parts = urlsplit(url)
@@ -120,9 +130,12 @@ class HttpResponse:
 
     @property
     def location(self) -> str | None:
-        """The absolute URL that Location names, which may be a secret; None where there is none."""
+        """The absolute URL that Location names, which may be a secret; None where there is none.
+
+        Raises UnavailableError where it names none of http or https.
+        """
         location = self.headers.get("Location")
-        return None if location is None else urljoin(self._url, location)
+        return None if location is None else resolved(self._url, location)
 
     @property
     def content_length(self) -> int | None:
@@ -434,12 +447,8 @@ def _refused_by_proxy(subject: str, proxy: str, status: int) -> SourceError:
 
 
 def _next_url(url: str, location: str, *, plain_http: bool) -> str:
-    target = urljoin(url, location)
-    try:
-        scheme = origin(target)[0]
-    except ValueError as error:
-        raise UnavailableError(f"{redact(url)}: redirects to something that is no http or https URL") from error
-    if scheme == "http" and origin(url)[0] == "https" and not plain_http:
+    target = resolved(url, location)
+    if origin(target)[0] == "http" and origin(url)[0] == "https" and not plain_http:
         raise UnavailableError(f"{redact(url)}: redirects from https to {redact(target)}, which is refused")
     return target
 

@@ -23,9 +23,9 @@ _NOBODY_IN_PARTICULAR = -1
 _COMMAND_LENGTH = 200
 
 _LOCK = re.compile(
-    r"^(?:lock:\s*)?\d+:\s+(?:POSIX|OFDLCK)\s+\S+\s+\S+\s+(?P<pid>-?\d+)\s+"
-    r"(?P<major>[0-9a-f]+):(?P<minor>[0-9a-f]+):(?P<inode>\d+)\s",
-    re.MULTILINE,
+    r"^(?:lock:\s*)?\d+:\s+(?:POSIX|OFDLCK)\s+\S+\s+\S+\s+(?P<pid>-?\d{1,10})\s+"
+    r"(?P<major>[0-9a-f]+):(?P<minor>[0-9a-f]+):(?P<inode>\d{1,20})\s",
+    re.MULTILINE | re.ASCII,
 )
 
 

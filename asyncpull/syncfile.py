@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from asyncpull.errors import ConfigurationError, InvalidReferenceError, UsageError
 from asyncpull.registry.credentials import Credentials
-from asyncpull.spec.reference import DEFAULT_TAG, parse_reference
+from asyncpull.spec.reference import has_domain, parse_reference
 from asyncpull.spec.semver import VersionRange
 from asyncpull.yamlfile import parse_yaml
 
@@ -85,6 +85,8 @@ def parse_sync_file(path: Path, raw: bytes) -> tuple[WantedRegistry, ...]:
 
 
 def _registry(place: _Place, domain: str, value: object) -> WantedRegistry:
+    if not has_domain(f"{domain}/"):  # it would be taken for a part of the path, and docker.io would be asked
+        raise place.error("is no registry: it has neither a dot nor a port, and is not localhost")
     table = dict(_mapping(place, value))
     for key in table:
         if key not in _KEYS:
@@ -103,7 +105,7 @@ def _registry(place: _Place, domain: str, value: object) -> WantedRegistry:
         at = place / "images-by-tag-regex" / name
         try:
             tags.append(WantedTags(_repository(at, domain, name), pattern=re.compile(text)))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:  # of too large a repetition, of brackets in brackets
             raise at.error(f"is no regular expression: {error}") from error
     for name, text in _texts(place / "images-by-semver", table.get("images-by-semver")):
         at = place / "images-by-semver" / name
@@ -131,8 +133,7 @@ def _repository(place: _Place, domain: str, name: str) -> Reference:
         found = parse_reference(f"{domain}/{name}")
     except InvalidReferenceError as error:
         raise place.error(f"is no repository: {error}") from error
-    # A domain that has neither a dot nor a port would be taken for a part of the path.
-    if found.tag != DEFAULT_TAG or found.digest is not None or str(found) != f"{found.name}:{DEFAULT_TAG}":
+    if ":" in name or "@" in name:
         raise place.error("is an image, not a repository")
     return found
 

@@ -18,14 +18,18 @@ def parse_yaml(path: Path, raw: bytes) -> object:
         """Safe, and strict."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
+            keys: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in keys:
+                        problem = f"{key.value!r} is there twice"
+                        raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                    keys.add(key.value)
             found: dict[object, object] = super().construct_mapping(node, deep)
             return found
 
     try:
         return yaml.load(raw, Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # The middle ones for a value that is not what its tag says: !!timestamp x, !!int "", !!bool x.
         raise ConfigurationError(f"{path}: not YAML: {' '.join(str(error).split())}") from error

@@ -97,6 +97,7 @@ def test_a_password_is_not_told() -> None:
         ("1.9", "1.9"),
         ("", "1.24"),
         ("x", "1.24"),
+        ("1." + "9" * 5000, "1.24"),
     ],
 )
 def test_the_newest_version_that_both_know(theirs: str, common: str) -> None:

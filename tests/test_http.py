@@ -227,6 +227,20 @@ async def test_a_body_is_sent_within_the_origin_only(
         assert not elsewhere.requests
 
 
+@pytest.mark.parametrize("target", ["//[", "http://h:port/", "mailto:x"])
+async def test_what_is_no_url_is_followed_by_nobody(
+    registry: RegistrySimulator, client: HttpClient, target: str
+) -> None:
+    registry.on("/one", redirect(target))
+    with pytest.raises(UnavailableError, match="leads to something that is no http or https URL"):
+        async with client.request("GET", f"{registry.url}/v2/one"):
+            pass
+    registry.on("/two", status(202, Location=target))
+    async with client.request("GET", f"{registry.url}/v2/two") as response:
+        with pytest.raises(UnavailableError, match="leads to something that is no http or https URL"):
+            _ = response.location
+
+
 async def test_private_headers_stay_at_home(registry: RegistrySimulator, client: HttpClient) -> None:
     async with RegistrySimulator() as elsewhere:
         registry.on("/one", redirect(f"{elsewhere.url}/v2/"))

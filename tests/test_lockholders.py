@@ -25,6 +25,8 @@ FILE = FileIdentity(0xFE, 0x00, 2146497)
             [77, 78],
         ),
         ("pos:\t0\nflags:\t02100002\nlock:\t1: OFDLCK ADVISORY  WRITE -1 fe:00:2146497 0 EOF\n", [-1]),
+        (f"1: POSIX  ADVISORY  READ {'7' * 5000} fe:00:2146497 0 EOF\n", []),
+        (f"1: POSIX  ADVISORY  READ 77 fe:00:{'7' * 5000} 0 EOF\n", []),
         # one who waits, another kind of lock, another file, another device
         ("1: -> POSIX  ADVISORY  WRITE 79 fe:00:2146497 0 EOF\n", []),
         ("1: FLOCK  ADVISORY  WRITE 80 fe:00:2146497 0 EOF\n", []),

@@ -82,6 +82,10 @@ def test_the_example_of_the_manual() -> None:
         ("a.b: {credentials: {username: x, pass: y}}", "needs username"),
         ("a.b: {tls-verify: 'no'}", "neither true nor false"),
         ("a.b: {cert-dir: [x]}", "no path"),
+        ("ab: {images: {x: []}}", "ab is no registry"),
+        ("a.b: {images: {'x:latest': []}}", "an image, not a repository"),
+        ("a.b: {images-by-tag-regex: {x: 'a{99999999999}'}}", "no regular expression"),
+        (f"a.b: {{images-by-tag-regex: {{x: '{'(' * 5000}'}}}}", "no regular expression"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, message: str) -> None:

@@ -15,10 +15,10 @@ SHORT_ID = 12
 
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE | re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+|\d+(?:\.\d+)?")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
+_DURATION = re.compile(r"(?:\d{1,18}(?:\.\d+)?[smhd])+|\d{1,18}(?:\.\d+)?", re.ASCII)
 _AGES = (
     ("year", 365 * 86400),
     ("month", 30 * 86400),

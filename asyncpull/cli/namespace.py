@@ -167,7 +167,8 @@ def granted_ranges(text: str, names: Sequence[str]) -> list[tuple[int, int]]:
     for line in text.splitlines():
         owner, _, rest = line.strip().partition(":")
         start, _, count = rest.partition(":")
-        if owner in names and start.isdecimal() and count.isdecimal() and int(count) > 0:
+        is_range = all(number.isdecimal() and len(number) <= 10 for number in (start, count))
+        if owner in names and is_range and int(count) > 0:
             ranges.append((int(start), int(count)))
     return ranges
 

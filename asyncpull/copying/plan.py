@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from asyncpull.errors import NoMatchingPlatformError, NotFoundError, UsageError
+from asyncpull.errors import InvalidDigestError, NoMatchingPlatformError, NotFoundError, UsageError
 from asyncpull.layer.codec import Compression
 from asyncpull.spec import mediatype
 from asyncpull.spec.digest import Digest
@@ -155,7 +155,7 @@ def parse_selection(text: str, *, is_stripped: bool = False) -> Selection:
         name, equals, value = part.partition("=")
         value = value if equals and name in ("platform", "digest") else part
         if ":" in value:
-            digests.append(Digest.parse(value))
+            digests.append(_digest(value))
         else:
             platforms.append(parse_platform(value))
     if not platforms and not digests:
@@ -163,6 +163,13 @@ def parse_selection(text: str, *, is_stripped: bool = False) -> Selection:
             f"{text!r} selects nothing", "system, all, index-only, or a list such as linux/amd64,linux/arm64"
         )
     return Selection(Instances.SOME, tuple(platforms), tuple(digests), is_stripped)
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except InvalidDigestError as error:
+        raise UsageError(str(error)) from error
 
 
 def selected(index: Index, selection: Selection, platform: Platform) -> tuple[Descriptor, ...]:

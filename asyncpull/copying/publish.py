@@ -8,7 +8,6 @@ bundle as that of a manifest that says what it is about.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import tempfile
@@ -16,14 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
-import orjson
-
 from asyncpull.copying.content import HeldContent
 from asyncpull.destination.registry import RegistryDestination
 from asyncpull.errors import ConfigurationError, NotFoundError, StoreWriteError
 from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
-from asyncpull.spec.fields import Fields
+from asyncpull.spec.fields import Fields, to_bytes
 from asyncpull.spec.manifest import CONFIG_LIMIT, Descriptor
 from asyncpull.spec.mediatype import OCI_CONFIG, OCI_EMPTY, OCI_MANIFEST
 from asyncpull.spec.schema1 import document_digest
@@ -56,6 +53,7 @@ if TYPE_CHECKING:
     from asyncpull.trust.registriesd import RegistriesDirectory
     from asyncpull.trust.scopes import ImageScopes
 
+_ATTACHED = "the manifest of attached signatures"
 _HINT = "registries.d says where signatures go: containers-registries.d(5)"
 
 
@@ -147,8 +145,9 @@ class RegistrySink:
             pass
         else:
             there = parse_attachments(found.raw, found.media_type)
-            document = orjson.loads(found.raw)
-            config = orjson.loads(await source.blob_bytes(_config_of(found.raw), CONFIG_LIMIT))
+            document = dict(Fields.from_bytes(found.raw, _ATTACHED).values)
+            config_there = await source.blob_bytes(_config_of(found.raw), CONFIG_LIMIT)
+            config = dict(Fields.from_bytes(config_there, f"the config of {_ATTACHED}").values)
         new = [each for each in signatures if not any(_is_same(each, layer) for layer in there)]
         if not new:
             return
@@ -161,10 +160,10 @@ class RegistrySink:
             "type": "layers",
             "diff_ids": [str(each.digest) for each in there] + [str(descriptor.digest) for descriptor, _ in layers],
         }
-        config_raw = json.dumps(config, separators=(",", ":")).encode()
+        config_raw = to_bytes(config, f"the config of {_ATTACHED}")
         of_config = Descriptor(OCI_CONFIG, Digest.of(config_raw), len(config_raw))
         document["config"] = descriptor_as_json(of_config)
-        raw = json.dumps(document, separators=(",", ":")).encode()
+        raw = to_bytes(document, _ATTACHED)
         blobs = [(of_config, config_raw), *((descriptor, each.payload) for descriptor, each in layers)]
         async with RegistryDestination(self._client, tagged) as destination:
             for descriptor, data in blobs:
@@ -233,7 +232,7 @@ def _sync(directory: Path) -> None:
 
 
 def _config_of(raw: bytes) -> Descriptor:
-    fields = Fields.from_bytes(raw, "the manifest of attached signatures")
+    fields = Fields.from_bytes(raw, _ATTACHED)
     config = Fields.of(fields.get("config", dict), "config")
     return Descriptor(
         config.get("mediaType", str, ""), Digest.parse(config.get("digest", str)), config.get("size", int)

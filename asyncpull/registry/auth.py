@@ -21,13 +21,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from asyncpull.errors import AuthenticationError, DocumentError
+from asyncpull.errors import (
+    AuthenticationError,
+    DocumentError,
+    ManifestRejectedError,
+    NotFoundError,
+    UnavailableError,
+)
 from asyncpull.registry.realm import Realm, parse_realm
-from asyncpull.registry.refusal import refusal
+from asyncpull.registry.refusal import parse_date, refusal
 from asyncpull.spec.fields import Fields
 
 if TYPE_CHECKING:
@@ -195,6 +200,8 @@ def authorize(
         error = refusal(what, realm.host, answer.status, answer.headers, answer.body, answer.now)
         if withheld is not None and isinstance(error, AuthenticationError):
             raise AuthenticationError(error.message, withheld)
+        if isinstance(error, NotFoundError | ManifestRejectedError):  # that is so of no image, it is so of the token
+            raise UnavailableError(error.message)
         raise error
     return _token(realm.host, answer)
 
@@ -224,7 +231,7 @@ def _refresh(realm: Realm, service: str, scopes: Sequence[Scope], identity_token
         "scope": " ".join(map(str, scopes)),
         "refresh_token": identity_token,
     }
-    return TokenRequest(realm.url, form=urlencode({key: value for key, value in form.items() if value}).encode())
+    return TokenRequest(realm.url, form=_encoded([(key, value) for key, value in form.items() if value]).encode())
 
 
 def _get(realm: Realm, service: str, scopes: Sequence[Scope], credentials: Credentials | None) -> TokenRequest:
@@ -237,7 +244,12 @@ def _get(realm: Realm, service: str, scopes: Sequence[Scope], credentials: Crede
     if credentials is not None:
         password = credentials.password or credentials.identity_token or ""
         authorization = replace(credentials, password=password).basic()
-    return TokenRequest(f"{realm.url}{joint}{urlencode(query)}", authorization)
+    return TokenRequest(f"{realm.url}{joint}{_encoded(query)}", authorization)
+
+
+def _encoded(query: Sequence[tuple[str, str]]) -> str:
+    """For a URL or a form; what came in a header and was no UTF-8 goes back as the bytes that it was."""
+    return urlencode(query, errors="surrogateescape")
 
 
 def _token(realm_host: str, answer: TokenAnswer) -> Authorization:
@@ -256,12 +268,10 @@ def _age(issued_at: str, answer: TokenAnswer) -> float:
     """The seconds since a token was issued, by the server's clock where it tells the time, else by ours."""
     try:
         issued = datetime.fromisoformat(issued_at)
-        date = answer.headers.get("Date")
-        now = parsedate_to_datetime(date) if date is not None else answer.now
     except ValueError:
         return 0.0
-    return max(0.0, (_with_zone(now) - _with_zone(issued)).total_seconds())
-
-
-def _with_zone(time: datetime) -> datetime:
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    date = answer.headers.get("Date")
+    now = answer.now if date is None else parse_date(date)
+    if now is None:
+        return 0.0
+    return max(0.0, (now - (issued if issued.tzinfo is not None else issued.replace(tzinfo=UTC))).total_seconds())

@@ -59,16 +59,23 @@ def parse_document(path: Path, raw: bytes | None) -> Document:
     if raw is None:
         return {}
     AuthFile.from_bytes(path, raw)  # what nobody could read is not written anew
-    document: Document = json.loads(raw)
+    try:
+        document: Document = json.loads(raw)
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: is nested too deeply to be changed") from error
     return document
 
 
 def format_document(document: Document, like: bytes) -> bytes:
-    """``document`` with the indentation and the end of ``like``, what the file was before."""
+    """``document`` with the indentation and the end of ``like``, what the file was. Raises ConfigurationError."""
     text = like.decode(errors="replace")
     found = _INDENTATION.match(text)
     end = "\n" if text.endswith("\n") else ""
-    return (json.dumps(document, indent=found[1] if found else "\t", ensure_ascii=False) + end).encode()
+    try:
+        written = json.dumps(document, indent=found[1] if found else "\t", ensure_ascii=False)
+    except RecursionError as error:  # sooner than when it was read
+        raise ConfigurationError("the file is nested too deeply to be changed") from error
+    return (written + end).encode()
 
 
 async def edit_auth_file(path: Path, change: Callable[[Document], T]) -> T:

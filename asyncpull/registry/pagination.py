@@ -29,7 +29,11 @@ def next_page(url: str, links: Sequence[str]) -> str | None:
         relations = [quoted or bare for name, quoted, bare in parameters if name.lower() == "rel"]
         if not relations or "next" not in relations[0].lower().split():
             continue
-        here, there = urlsplit(url), urlsplit(urljoin(url, str(target)))
+        here = urlsplit(url)
+        try:
+            there = urlsplit(urljoin(url, str(target)))
+        except ValueError as error:
+            raise UnavailableError(f"{here.scheme}://{here.netloc}{here.path}: the next page has no URL") from error
         if (here.scheme, here.netloc) != (there.scheme, there.netloc.rpartition("@")[2]):
             raise UnavailableError(f"{here.scheme}://{here.netloc}{here.path}: the next page is at another origin")
         return there.path + (f"?{there.query}" if there.query else "")

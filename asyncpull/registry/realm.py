@@ -69,7 +69,8 @@ def parse_realm(text: str, registry: str, *, plain_http: bool) -> Realm:
         port_is_fine = parts.port is None or parts.port > 0
     except ValueError:
         parts, port_is_fine = urlsplit(""), False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
+    is_url = text.isascii() and text.isprintable() and " " not in text
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine or not is_url:
         raise AuthenticationError(f"{registry} names a token server that is no http or https URL")
     if "@" in parts.netloc:
         raise AuthenticationError(f"{registry} names a token server with user information in its URL, which is refused")

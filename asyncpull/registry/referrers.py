@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import orjson
-
 from asyncpull.errors import DocumentError, NotFoundError, UnavailableError
 from asyncpull.registry.pagination import next_page
 from asyncpull.registry.requests import DELETE, PULL, PUSH
 from asyncpull.spec.digest import Digest
-from asyncpull.spec.fields import Fields
+from asyncpull.spec.fields import Fields, to_bytes
 from asyncpull.spec.manifest import MANIFEST_LIMIT, Index, parse_document
 from asyncpull.spec.mediatype import OCI_INDEX, is_index
 
@@ -93,7 +91,7 @@ def with_entry(raw: bytes | None, entry: Mapping[str, object]) -> bytes | None:
     manifests = [item for item, _ in Fields(index, "the list of referrers").array("manifests")]
     if any(isinstance(item, dict) and item.get("digest") == entry["digest"] for item in manifests):
         return None
-    return orjson.dumps(index | {"manifests": [*manifests, dict(entry)]})
+    return to_bytes(index | {"manifests": [*manifests, dict(entry)]}, "the list of referrers")
 
 
 def without_entry(raw: bytes | None, digest: Digest) -> bytes | None:
@@ -103,7 +101,9 @@ def without_entry(raw: bytes | None, digest: Digest) -> bytes | None:
     index = _index(raw)
     manifests = [item for item, _ in Fields(index, "the list of referrers").array("manifests")]
     kept = [item for item in manifests if not (isinstance(item, dict) and item.get("digest") == str(digest))]
-    return None if len(kept) == len(manifests) else orjson.dumps(index | {"manifests": kept})
+    if len(kept) == len(manifests):
+        return None
+    return to_bytes(index | {"manifests": kept}, "the list of referrers")
 
 
 def _index(raw: bytes | None) -> dict[str, object]:

@@ -109,10 +109,14 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     text = value.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    then = parse_date(text)
+    return None if then is None else max(0.0, (then - now).total_seconds())
+
+
+def parse_date(text: str) -> datetime | None:
+    """The moment that a header names (RFC 9110, 5.6.7), with its zone; None where it makes no sense."""
     try:
-        then = parsedate_to_datetime(text)
-    except ValueError:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):  # the latter for numbers beyond those of a C int
         return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max(0.0, (then - now).total_seconds())
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -31,7 +31,7 @@ class Table:
         """Parse the content of ``path``. Raises ConfigurationError."""
         try:
             return cls(path, tomllib.loads(raw.decode()))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # among them TOMLDecodeError, and what int says of 5000 digits
             raise ConfigurationError(f"{path}: not TOML: {error}") from error
 
     def error(self, name: str, what: str) -> ConfigurationError:

@@ -11,7 +11,6 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from asyncpull.errors import (
     AsyncpullError,
@@ -22,6 +21,7 @@ from asyncpull.errors import (
     UnavailableError,
 )
 from asyncpull.http import HttpClient, redact
+from asyncpull.http import origin as url_origin
 from asyncpull.log import Log
 from asyncpull.proxies import Proxies
 from asyncpull.registry.extent import extent
@@ -138,7 +138,9 @@ class ForeignSource:
         headers = {"Range": f"bytes={offset}-{'' if end is None else end - 1}"} if offset or end is not None else {}
         async with AsyncExitStack() as opened:
             for url in descriptor.urls:
-                if urlsplit(url).scheme not in ("http", "https"):
+                try:
+                    _scheme, host, _port = url_origin(url)
+                except ValueError:
                     continue
                 try:
                     response = await opened.enter_async_context(self._http.request("GET", url, headers=headers))
@@ -146,7 +148,7 @@ class ForeignSource:
                         break
                     raise refusal(
                         f"blob {descriptor.digest}",
-                        urlsplit(url).hostname or "",
+                        host,
                         response.status,
                         response.headers,
                         await response.excerpt(ERROR_BODY_LIMIT),

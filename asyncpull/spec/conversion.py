@@ -18,6 +18,7 @@ import orjson
 
 from asyncpull.errors import DocumentError
 from asyncpull.spec import mediatype
+from asyncpull.spec.fields import to_bytes
 from asyncpull.spec.manifest import Manifest, parse_document
 from asyncpull.spec.mediatype import ZSTD_ANNOTATION
 
@@ -88,7 +89,7 @@ def convert_manifest(
         _edited(entry, before, after, loses)
         for entry, before, after in zip(entries, manifest.layers, wanted, strict=True)
     ]
-    return cast("Manifest", parse_document(orjson.dumps(document), target, with_artifacts=True))
+    return cast("Manifest", parse_document(to_bytes(document, "manifest"), target, with_artifacts=True))
 
 
 def convert_index(
@@ -134,7 +135,7 @@ def convert_index(
     if loses:
         _drop(document, _ONLY_OCI)
     document["manifests"] = entries
-    return cast("Index", parse_document(orjson.dumps(document), target, with_artifacts=True))
+    return cast("Index", parse_document(to_bytes(document, "index"), target, with_artifacts=True))
 
 
 def compression_of_instance(descriptor: Descriptor) -> str:

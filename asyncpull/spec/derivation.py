@@ -14,6 +14,7 @@ import orjson
 from asyncpull.errors import DocumentError
 from asyncpull.spec import mediatype
 from asyncpull.spec.digest import Digest
+from asyncpull.spec.fields import to_bytes
 from asyncpull.spec.instruction import apply_instructions
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def derive_config(
     document["config"] = settings
     document["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}
     document["history"] = [*_history(document, len(diff_ids) - 1), _entry(provenance)]
-    return orjson.dumps(document)
+    return to_bytes(document, "image config")
 
 
 def derive_manifest(

@@ -188,7 +188,10 @@ def _json(value: object, *, is_sorted: bool = False) -> bytes:
     """As Go writes JSON: a few characters that matter in HTML are escaped. Only the outermost keys are sorted."""
     if is_sorted and isinstance(value, dict):
         value = {key: value[key] for key in sorted(value)}
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError as error:
+        raise DocumentError("image config is nested too deeply to be copied") from error
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text.encode()

@@ -72,3 +72,11 @@ class Fields:
     def texts(self, key: str) -> tuple[str, ...]:
         """The strings in an optional array; whatever else it holds is left out."""
         return tuple(item for item, _ in self.array(key) if isinstance(item, str))
+
+
+def to_bytes(value: object, what: str) -> bytes:
+    """The JSON of the document ``what``. Raises DocumentError: some that can be read are nested too deeply for that."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise DocumentError(f"{what} is nested too deeply to be changed") from error

@@ -21,7 +21,7 @@ import orjson
 
 from asyncpull.errors import DocumentError, NotFoundError, UsageError
 from asyncpull.spec import mediatype
-from asyncpull.spec.fields import Fields
+from asyncpull.spec.fields import Fields, to_bytes
 from asyncpull.spec.manifest import KIB, MANIFEST_LIMIT, Index, parse_document
 
 if TYPE_CHECKING:
@@ -153,14 +153,14 @@ class LayoutIndex:
             else:
                 kept.append(entry)
         kept.insert(len(kept) if place is None else place, new)
-        return orjson.dumps({**document, "manifests": kept})
+        return to_bytes({**document, "manifests": kept}, self.where)
 
     def without(self, entry: Descriptor) -> bytes:
         """An ``index.json`` that does not list ``entry``, which must be one of these; nothing else changes."""
         number = next(number for number, each in enumerate(self.entries) if each is entry)
         document: dict[str, Any] = orjson.loads(self.raw)
         entries: list[dict[str, Any]] = document["manifests"]
-        return orjson.dumps({**document, "manifests": entries[:number] + entries[number + 1 :]})
+        return to_bytes({**document, "manifests": entries[:number] + entries[number + 1 :]}, self.where)
 
     def _replaced(self, name: str | None, digest: Digest) -> Callable[[Descriptor], bool]:
         """Which entries a new one with that name and digest replaces."""

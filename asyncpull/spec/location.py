@@ -167,6 +167,8 @@ Location = (
 
 def parse_location(text: str) -> Location:
     """Parse what a user named; without a transport it is a reference. Raises InvalidReferenceError."""
+    if "\0" in text:  # no path has one
+        raise InvalidReferenceError(f"{text!r} has a NUL in it")
     transport, colon, rest = text.partition(":")
     if not colon or transport not in _PARSERS:
         if colon and transport in ("ostree", "atomic"):

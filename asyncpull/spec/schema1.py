@@ -30,7 +30,7 @@ import orjson
 from asyncpull.errors import DocumentError
 from asyncpull.spec import mediatype
 from asyncpull.spec.digest import Digest, verify_bytes
-from asyncpull.spec.fields import Fields
+from asyncpull.spec.fields import Fields, to_bytes
 from asyncpull.spec.manifest import is_schema1, parse_digest
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _config(manifest: Schema1Manifest, diff_ids: list[Digest]) -> bytes:
         top.pop(key, None)
     top["rootfs"] = {"type": "layers", **({"diff_ids": [str(each) for each in diff_ids]} if diff_ids else {})}
     top["history"] = [_history(layer) for layer in manifest.layers]
-    raw = orjson.dumps({key: top[key] for key in sorted(top)})
+    raw = to_bytes({key: top[key] for key in sorted(top)}, "v1Compatibility")
     for character, escaped in _ESCAPED.items():
         raw = raw.replace(character, escaped)
     return raw

@@ -24,7 +24,7 @@ _VERSION = re.compile(rf"v?([0-9]{{1,18}})(?:\.([0-9]{{1,18}}))?(?:\.([0-9]{{1,1
 _PART = r"(?:[0-9]{1,18}|[xX*])"
 _OPEN_VERSION = rf"v?({_PART})(?:\.({_PART}))?(?:\.({_PART}))?(?:-({_PRE}))?(?:\+{_PRE})?"
 _COMPARISON = re.compile(rf"(=>|=<|>=|<=|!=|~>|[=><~^]|)\s*{_OPEN_VERSION}")
-_HYPHEN = re.compile(r"(\S+)\s+-\s+(\S+)")
+_HYPHEN = re.compile(r"(?<!\S)(\S+)\s+-\s+(\S+)")
 _OPERATORS = {"=>": ">=", "=<": "<=", "~>": "~", "": "="}
 
 Release = tuple[int, int, int]
@@ -51,8 +51,15 @@ class Version:
     @property
     def key(self) -> tuple[Release, bool, tuple[tuple[bool, int, str], ...]]:
         """What to compare: a prerelease comes before its release, and numbers in it before words."""
-        words = tuple((not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in self.prerelease)
-        return self.release, not self.prerelease, words
+        return self.release, not self.prerelease, tuple(map(_word, self.prerelease))
+
+
+def _word(part: str) -> tuple[bool, int, str]:
+    """What to compare; a number by how long it is, and then digit by digit, because it may be as long as it likes."""
+    if not part.isdigit():
+        return True, 0, part
+    digits = part.lstrip("0")
+    return False, len(digits), digits
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ A file holds one array of objects. Three rules come from the other programs that
 from __future__ import annotations
 
 import base64
+import calendar
 import re
 import time
 from dataclasses import dataclass
@@ -30,8 +31,9 @@ Raw = dict[str, object]
 _ID = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"[A-Za-z0-9_+.-]+:[0-9a-fA-F]+")
 _TIME = re.compile(
-    r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(?P<fraction>[.,]\d+)?"
-    r"(Z|[+-]([01]\d|2[0-3]):[0-5]\d)"
+    r"(?P<year>\d{4})-(?P<month>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12]\d|3[01])"
+    r"T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(?P<fraction>[.,]\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
 )
 
 
@@ -60,7 +62,10 @@ def _is_int(value: object) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, str) and _TIME.fullmatch(value) is not None
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    return found is not None and (
+        found["day"] <= "28" or int(found["day"]) <= calendar.monthrange(int(found["year"]), int(found["month"]))[1]
+    )
 
 
 def _is_digest_or_empty(value: object) -> bool:
@@ -221,8 +226,14 @@ def format_records(records: Iterable[Raw], kind: RecordKind) -> bytes:
 
 
 def format_json(value: object) -> bytes:
-    """Compact JSON with the characters escaped that Go's encoder escapes."""
-    text = orjson.dumps(value)
+    """Compact JSON with the characters escaped that Go's encoder escapes.
+
+    Raises StoreCorruptError: some records that can be read are nested too deeply for that.
+    """
+    try:
+        text = orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise StoreCorruptError("a record is nested too deeply to be written", hint=_RESTORE) from error
     for character, escape in _GO_ESCAPES:
         text = text.replace(character, escape)
     return text
@@ -290,14 +301,16 @@ def is_time(text: str) -> bool:
 
 
 def parse_time(text: str) -> datetime:
-    """A checked time as a datetime in UTC."""
+    """A checked time as a datetime in UTC; outside of the years that those have, the first or the last there is."""
     # Nanoseconds are cut to the microseconds that datetime has.
     match = _TIME.fullmatch(text)
     fraction = match["fraction"] if match else None
     if fraction and len(fraction) > 7:
         text = text.replace(fraction, fraction[:7])
-    moment = datetime.fromisoformat(text)
-    return moment.astimezone(UTC) if moment.year > 1 else moment.replace(tzinfo=UTC)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):  # of the year 0, or brought there by its zone
+        return (datetime.max if text.startswith("9") else datetime.min).replace(tzinfo=UTC)
 
 
 def names_added(names: Sequence[str], history: Sequence[str], new: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -132,7 +132,7 @@ def _drop_ins(directories: Sequence[Path], user: int, rootless: bool) -> list[Pa
 def _read(path: Path) -> Table:
     try:
         table = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     unknown = tuple(unknown_keys(table))
     if unknown and (str(path), unknown) not in _reported:

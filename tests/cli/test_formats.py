@@ -43,7 +43,7 @@ def test_amounts_of_bytes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "M", "-5M", "5X", "5iB", "1e3", "0.1"])
+@pytest.mark.parametrize("text", ["", "0", "M", "-5M", "5X", "5iB", "1e3", "0.1", "9" * 400, "9" * 5000 + "k"])
 def test_what_is_no_amount_of_bytes(text: str) -> None:
     with pytest.raises(UsageError, match="no amount of bytes"):
         parse_size(text)

@@ -44,6 +44,7 @@ def test_ranges_by_name_and_by_number() -> None:
     text = "somebody:1:2\nuser:100000:65536\n1000:300000:10\nuser:x:5\nuser:5:0\n\n# user:7:7\nuser:9"
     assert granted_ranges(text, ["user", "1000"]) == [(100000, 65536), (300000, 10)]
     assert granted_ranges("", ["user"]) == []
+    assert granted_ranges(f"user:1:{'9' * 5000}\nuser:{'9' * 5000}:1", ["user"]) == []
 
 
 def test_mapping_puts_our_own_id_first() -> None:

@@ -174,7 +174,7 @@ def test_selections_as_text(text: str, expected: Selection) -> None:
     assert parse_selection(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", ",", "sparse:", "everything", "linux/amd64,arm"])
+@pytest.mark.parametrize("text", ["", ",", "sparse:", "everything", "linux/amd64,arm", "digest=sha256:fa", ":"])
 def test_selections_that_mean_nothing(text: str) -> None:
     with pytest.raises(UsageError):
         parse_selection(text)

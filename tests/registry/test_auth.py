@@ -144,6 +144,12 @@ def test_several_scopes_are_several_parameters_or_words() -> None:
     assert request.url == "https://h/t"
 
 
+def test_what_is_no_text_goes_back_as_the_bytes_that_it_was() -> None:
+    service = b"caf\xe9".decode(errors="surrogateescape")  # as aiohttp gives a header
+    [request], _ = dance(f'Bearer realm="https://h/t",service="{service}"')
+    assert "service=caf%E9&" in request.url
+
+
 def test_an_identity_token_is_posted() -> None:
     reply = answer({"access_token": "t", "expires_in": 900, "refresh_token": "another"})
     [request], result = dance('Bearer realm="https://h/t?x=1",service="s p"', reply, credentials=TOKEN_BEARER)
@@ -266,6 +272,7 @@ def test_tokens(body: dict[str, object], expected: Authorization) -> None:
         ("2031-01-01T00:00:00Z", None, 300.0),
         ("2020-01-01T00:00:00Z", None, 300.0),
         ("2024-04-30T23:59:00Z", "noon", 300.0),
+        ("2024-04-30T23:59:00Z", "Wed, 01 May 24444444444 12:00:30 GMT", 300.0),
         ("noon", None, 300.0),
         ("", None, 300.0),
     ],
@@ -290,6 +297,13 @@ def test_answers_without_a_token(body: object) -> None:
 def test_a_token_server_that_refuses(status: int, kind: type[Exception], credentials: Credentials | None) -> None:
     with pytest.raises(kind, match=f"a token for a/b: h answers {status}: no"):
         dance('Bearer realm="https://h/t"', answer({"details": "no"}, status), credentials=credentials)
+
+
+@pytest.mark.parametrize("status", [404, 410, 415])
+def test_a_token_server_that_has_nothing_there_says_nothing_of_the_image(status: int) -> None:
+    with pytest.raises(UnavailableError, match=f"a token for a/b: h answers {status}: no") as caught:
+        dance('Bearer realm="https://h/t"', answer({"details": "no"}, status))
+    assert caught.value.hint is None
 
 
 def test_a_refusal_says_that_credentials_were_held_back() -> None:

@@ -112,6 +112,7 @@ async def test_a_link_stays_one(tmp_path: Path) -> None:
         ("{", "auth.json: not JSON"),
         ("[]", "auth.json: not a JSON object"),
         ('{"auths": []}', "auth.json: auths is not an object"),
+        ('{"x": ' + "[" * 1000 + "]" * 1000 + "}", "nested too deeply to be changed"),
         ('{"auths": {"x": {"auth": 1}}}', r"auth.json: auths\['x'\].auth is not a string"),
     ],
 )

@@ -48,3 +48,9 @@ def test_the_next_page(links: tuple[str, ...], expected: str | None) -> None:
 def test_another_origin_is_refused(target: str) -> None:
     with pytest.raises(UnavailableError, match="another origin"):
         next_page(URL, [f'<{target}>; rel="next"'])
+
+
+@pytest.mark.parametrize("target", ["//[", "https://[::1", "//[a]:5000/v2/x"])
+def test_what_is_no_url_is_refused(target: str) -> None:
+    with pytest.raises(UnavailableError, match="the next page has no URL"):
+        next_page(URL, [f'<{target}>; rel="next"'])

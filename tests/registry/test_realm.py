@@ -22,7 +22,10 @@ def test_realms(text: str, expected: Realm) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["/token", "ftp://h/t", "https://", "https://h:99999/t", "https://h:0/t", "https://h:x/t", "nonsense", "//h"],
+    [
+        *("/token", "ftp://h/t", "https://", "https://h:99999/t", "https://h:0/t", "https://h:x/t", "nonsense", "//h"),
+        *("https://h/a b", "https://h/\u00e9", "https://h/\udce9", "https://h/\t"),
+    ],
 )
 def test_realms_that_are_no_urls(text: str) -> None:
     with pytest.raises(AuthenticationError, match="r names a token server that is no http or https URL"):

@@ -192,6 +192,8 @@ V1 = '[registries.search]\nregistries = ["a.example"]\n'
         (f'[aliases]\n"x" = "a.example/y@{DIGEST}"', "has a tag or a digest"),
         ('[aliases]\n"x" = "a.example/Y"', "aliases.x: "),
         ('[aliases]\n"x" = "y"\n"z" = "z"', "aliases.x: 'y' does not name a registry and a repository; aliases.z: "),
+        ("a = " + "[" * 3000, "not TOML"),
+        ("a = " + "9" * 5000, "not TOML"),
         # version 1
         ("registries = []", "registries: is an array, not a table"),
         ('[registries]\nsearch = ["a.example"]', "registries.search: is an array, not a table"),

@@ -79,7 +79,9 @@ async def test_only_on_request_and_without_credentials(
     registry: RegistrySimulator, elsewhere: RegistrySimulator, blob: images.Blob, tmp_path: Path
 ) -> None:
     elsewhere.add_blob(blob.data)
-    source = offer(registry, blob, "ftp://nowhere.example/layer", "http://127.0.0.1:1/layer", at(elsewhere, blob))
+    source = offer(
+        registry, blob, "ftp://nowhere.example/layer", "http://[", "http://127.0.0.1:1/layer", at(elsewhere, blob)
+    )
     await copy(source, tmp_path / "left")
     assert elsewhere.requests == []
     await copy(source, tmp_path / "taken", WANTED)

@@ -80,6 +80,8 @@ def test_without_a_transport_it_is_a_reference(text: str) -> None:
         "oci:a:@1x",
         "oci:a:-x",
         "oci:a:x y",
+        "oci:a\0b",
+        "dir:\0",
         "oci-archive:a:../x:",
         "docker-archive:",
         "docker-archive:a:UPPER",

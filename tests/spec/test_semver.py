@@ -60,6 +60,7 @@ def test_prereleases_come_before_releases_and_numbers_before_words() -> None:
     assert len(versions) == len(ordered)
     keys = [version.key for version in versions]
     assert keys == sorted(keys)
+    assert VersionRange.parse(f">1.0.0-{'8' * 5000}").allows(f"1.0.0-{'9' * 5000}")
     assert Version.parse("1+build") == Version.parse("v1.0.0")
 
 

@@ -206,6 +206,8 @@ def test_an_overlay_store_is_recognised(machine: Machine) -> None:
         '[storage.options.overlay]\nuse_composefs = "true"',
         'options = "none"',
         "not toml",
+        "a = " + "[" * 3000,
+        "a = " + "9" * 5000,
     ],
 )
 def test_refuses_what_cannot_be_used_yet(machine: Machine, environ_or_text: dict[str, str] | str) -> None:

@@ -173,6 +173,25 @@ def test_times_of_others_are_understood(text: str) -> None:
     assert parse_time(text).tzinfo is UTC
 
 
+@pytest.mark.parametrize("text", ["2026-02-29T00:00:00Z", "2026-04-31T00:00:00Z", "\u0662026-11-23T15:47:53Z"])
+def test_days_that_there_are_not(text: str) -> None:
+    assert not is_time(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "year"),
+    [
+        ("0000-01-02T00:00:00Z", 1),
+        ("0000-02-29T00:00:00Z", 1),
+        ("0001-01-01T00:00:00+01:00", 1),
+        ("9999-12-31T23:59:59.999999999-23:59", 9999),
+    ],
+)
+def test_times_that_python_has_not(text: str, year: int) -> None:
+    assert is_time(text)
+    assert (parse_time(text).year, parse_time(text).tzinfo) == (year, UTC)
+
+
 def test_an_offset_is_taken_off() -> None:
     assert parse_time("2026-11-23T15:47:53+02:00") == datetime(2026, 11, 23, 13, 47, 53, tzinfo=UTC)
 

@@ -16,6 +16,7 @@ from asyncpull.errors import ConfigurationError, DocumentError, PolicyError, Sto
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.spec.digest import Digest
+from asyncpull.spec.mediatype import OCI_CONFIG, OCI_MANIFEST
 from asyncpull.spec.reference import parse_reference
 from asyncpull.spec.signature import SIGNATURES_LIMIT, SIGSTORE_TYPE, SigstoreSignature, SimpleSignature
 from asyncpull.spec.source import SourceDocument
@@ -210,6 +211,18 @@ async def test_places_that_hold_no_signatures(desk: Desk, tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError, match="lookaside-staging"):
         await desk.copy(desk.place("a/b:1"), desk.place("c/d:1"), signing=Signing((await desk.pgp(),)))
     assert desk.registry.manifest("c/d", "1") is None
+
+
+@pytest.mark.parametrize("config", [b"no JSON", b"[]", b'{"x": ' + b"[" * 300 + b"]" * 300 + b"}"])
+async def test_attachments_that_cannot_be_added_to_are_left_alone(desk: Desk, config: bytes) -> None:
+    desk.registry.add_image("a/b", "1", IMAGE)
+    tag = f"sha256-{IMAGE.manifest.digest.removeprefix('sha256:')}.sig"
+    entry = {"mediaType": OCI_CONFIG, "digest": desk.registry.add_blob(config), "size": len(config)}
+    raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": entry, "layers": []}).encode()
+    desk.registry.add_manifest("a/b", tag, raw, OCI_MANIFEST)
+    with pytest.raises(DocumentError, match="the config of the manifest of attached signatures"):
+        await desk.copy(desk.place("a/b:1"), desk.place("a/b:1"), signing=Signing((desk.sigstore,)))
+    assert desk.registry.manifest("a/b", tag) == (raw, OCI_MANIFEST)
 
 
 async def test_the_registrys_own_place(desk: Desk) -> None:

@@ -103,6 +103,11 @@ def test_unknown_keys_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFix
         (["docker: {a.example: {}}", "docker: {a.example: {}}"], "1.yaml: a.example is also in"),
         (["default-docker: {}", "default-docker: {}"], "1.yaml: default-docker is also in"),
         (["!!python/object/apply:os.system [true]"], "0.yaml: not YAML"),
+        (["!!timestamp noon"], "0.yaml: not YAML"),
+        (["!!bool perhaps"], "0.yaml: not YAML"),
+        (['!!int ""'], "0.yaml: not YAML"),
+        (["9" * 5000], "0.yaml: not YAML"),
+        (["[" * 5000], "0.yaml: not YAML"),
     ],
 )
 def test_refused(tmp_path: Path, texts: list[str], message: str) -> None:
