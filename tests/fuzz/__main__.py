@@ -15,6 +15,7 @@ import re
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PLACE = Path(__file__).parents[2] / ".fuzz"
 """Where inputs that were worth keeping are kept from one time to the next, and what was found."""
 _INSTRUMENTED = ["asyncpull", "tomllib", "yaml"]
+_IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _SLOW_SECONDS = 25
 _RESIDENT_MIB = 2048
 _MEASURED = 300
@@ -49,14 +51,16 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no target {', '.join(sorted(unknown))}; there are {', '.join(targets)}")
     names = chosen.targets or list(targets)
-    extent = f"-max_total_time={max(1, round(chosen.seconds / len(names)))}"
+    extent = [f"-max_total_time={max(1, round(chosen.seconds / len(names)))}"]
     if chosen.runs is not None:
-        extent = f"-runs={chosen.runs}"
+        extent = [f"-runs={chosen.runs}", "-seed=1"]
     executed, found = 0, list[Path]()
-    for name in names:
-        count, reproducers = fuzz(targets[name], extent, chosen.place.resolve())
-        print(f"{name}: {count} executions{''.join(f', FOUND {path}' for path in reproducers)}", flush=True)
-        executed, found = executed + count, found + reproducers
+    with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as tempfile.tempdir:
+        for name in names:
+            count, reproducers = fuzz(targets[name], extent, chosen.place.resolve())
+            print(f"{name}: {count} executions{''.join(f', FOUND {path}' for path in reproducers)}", flush=True)
+            executed, found = executed + count, found + reproducers
+    tempfile.tempdir = None
     print(f"{executed} executions of {len(names)} targets, {len(found)} findings")
     return 1 if found else 0
 
@@ -68,15 +72,15 @@ def _imported() -> dict[str, Target]:
     return targets
 
 
-def fuzz(target: Target, extent: str, place: Path) -> tuple[int, list[Path]]:
-    """How many times it was run, and the inputs that went wrong; ``extent`` is libFuzzer's option of how long."""
+def fuzz(target: Target, extent: Sequence[str], place: Path) -> tuple[int, list[Path]]:
+    """How many times it was run, and the inputs that went wrong; ``extent`` are libFuzzer's options of how long."""
     corpus, found = place / "corpus" / target.name, place / "found" / target.name
     for directory in (corpus, found):
         directory.mkdir(parents=True, exist_ok=True)
     for seed in target.seeds():
         (corpus / hashlib.sha256(seed).hexdigest()[:32]).write_bytes(seed)
     before, log = set(found.iterdir()), place / f"{target.name}.log"
-    options = [extent, f"-max_len={target.length}"]
+    options = [*extent, f"-max_len={target.length}"]
     if target.words:
         words = place / f"{target.name}.dict"
         words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))

@@ -316,6 +316,7 @@ TARGETS = (
             b"-{}",
         ),
         (b'"auths"', b'"auth"', b'"identitytoken"', b'"new.example"', b"\\udc80", b"1e999", b"NaN"),
+        memory=(32 << 20, 400),  # what is nested a thousand times is indented as often
     ),
     Target("login-key", _login, (UsageError,), lambda: (b"https://u@a.example/v1/", b"a.example:5/b/c"), (b"http://",)),
     Target(

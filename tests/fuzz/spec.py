@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncpull.copyplan import parse_selection
+from asyncpull.copying.plan import parse_selection
 from asyncpull.errors import (
     DocumentError,
     InvalidDigestError,

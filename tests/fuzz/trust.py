@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from asyncpull.errors import ConfigurationError, DocumentError, IntegrityError
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.fields import Fields
-from asyncpull.spec.manifest import CONFIG_LIMIT
+from asyncpull.spec.manifest import Descriptor
 from asyncpull.spec.reference import parse_reference
 from asyncpull.spec.signature import (
-    SIGNATURE_LIMIT,
+    BUNDLE_TYPE,
+    SIGNATURES_SIZE_LIMIT,
     SIGSTORE_CERTIFICATE,
     SIGSTORE_CHAIN,
     SIGSTORE_LOG_ENTRY,
@@ -38,8 +39,9 @@ from asyncpull.trust.policy import Fulcio, Material, Policy, Rule, SigstoreSigne
 from asyncpull.trust.policyfile import TrustOptions
 from asyncpull.trust.registriesd import load_registries_directory, signature_url
 from asyncpull.trust.scopes import of_reference
-from asyncpull.trust.signaturestore import parse_attachments, parse_listed
+from asyncpull.trust.signaturestore import bundle_manifest, parse_attachments, parse_bundle_manifest, parse_listed
 from asyncpull.trust.sigstore import verified_payload
+from asyncpull.trust.statement import claims_of
 from tests.fuzz.spec import DIGEST, MANIFEST, deep
 from tests.fuzz.target import Target, halves, text_of
 from tests.support import signers
@@ -145,7 +147,7 @@ def _attachments(data: bytes) -> None:
     with suppress(DocumentError):
         parse_listed(data)
     found = parse_attachments(data, None)
-    assert sum(each.size for each in found) <= 4 * max(SIGNATURE_LIMIT, CONFIG_LIMIT)
+    assert sum(each.size for each in found) <= SIGNATURES_SIZE_LIMIT
 
 
 def _sigstore(data: bytes) -> None:
@@ -176,6 +178,29 @@ def _requirements() -> tuple[SigstoreSigned, ...]:
         SigstoreSigned(keys, log, identity),
         SigstoreSigned(fulcio, log, identity),
     )
+
+
+def _bundle(data: bytes) -> None:
+    signature = SigstoreSignature(BUNDLE_TYPE, data)
+    accepted = []
+    for requirement in _requirements():
+        with suppress(DocumentError, IntegrityError):
+            accepted.append(verified_payload(signature, requirement))
+    if not accepted:
+        raise DocumentError("refused by all")
+    assert set(accepted) == {_STATEMENT}, "a signature of something else"
+
+
+def _statement(data: bytes) -> None:
+    assert all(str(claim.digest) for claim in claims_of(data))
+
+
+def _bundle_manifest(data: bytes) -> None:
+    bundle = parse_bundle_manifest(data)
+    if bundle is not None:
+        again = parse_bundle_manifest(bundle_manifest(bundle, bundle, bundle))
+        assert again is not None
+        assert (again.digest, again.size, again.media_type) == (bundle.digest, bundle.size, bundle.media_type)
 
 
 def _cosign_key(data: bytes) -> None:
@@ -216,6 +241,19 @@ def _sigstore_seeds() -> Iterator[bytes]:
         yield json.dumps(made_of).encode() + b"\0" + _SIGSTORE_CLAIM
 
 
+def _bundle_seeds() -> Iterator[bytes]:
+    key, log = _keys()["Ed25519"], _keys()["P-256"]
+    assert isinstance(log, ec.EllipticCurvePrivateKey)
+    yield signers.bundle(key, _STATEMENT)
+    bare = signers.bundle(key, _STATEMENT)
+    entry = signers.bundle_entry(log, signers.public_pem(key), bare, _STATEMENT, signers.NOW)
+    yield signers.bundle(key, _STATEMENT, entries=[entry])
+    certificate = _authority().issue(key)
+    bare = signers.bundle(key, _STATEMENT, certificate=certificate)
+    entry = signers.bundle_entry(log, certificate, bare, _STATEMENT, signers.NOW)
+    yield signers.bundle(key, _STATEMENT, certificate=certificate, entries=[entry])
+
+
 def _attachment_seeds() -> Iterator[bytes]:
     layer = {"mediaType": SIGSTORE_TYPE, "digest": DIGEST, "size": 7, "annotations": {SIGSTORE_SIGNATURE: "AA=="}}
     yield json.dumps({"schemaVersion": 2, "layers": [layer, layer]}).encode()
@@ -235,6 +273,7 @@ def _key_seeds() -> Iterator[bytes]:
 
 _CLAIM = signers.claim(signers.SIMPLE, DIGEST, "a.example/b:1", creator="me", timestamp=1458239713)
 _SIGSTORE_CLAIM = signers.claim(signers.SIGSTORE, DIGEST, "a.example/b:1")
+_STATEMENT = signers.statement(DIGEST, "a.example/b:1")
 _CONFIGURATION, _DOCUMENT = (ConfigurationError,), (DocumentError,)
 _WORDS = (
     b'"critical":',
@@ -305,5 +344,14 @@ TARGETS = (
     ),
     Target("attachments", _attachments, _DOCUMENT, _attachment_seeds, _WORDS),
     Target("sigstore", _sigstore, _DOCUMENT, _sigstore_seeds, _WORDS, length=8192),
+    Target("bundle", _bundle, _DOCUMENT, _bundle_seeds, (b'"tlogEntries":', b'"certificate":', *_WORDS), length=8192),
+    Target("statement", _statement, _DOCUMENT, lambda: (_STATEMENT, signers.statement(DIGEST)), _WORDS),
+    Target(
+        "bundle-manifest",
+        _bundle_manifest,
+        _DOCUMENT,
+        lambda: (bundle_manifest(*[Descriptor(BUNDLE_TYPE, Digest.parse(DIGEST), 7)] * 3), MANIFEST),
+        _WORDS,
+    ),
     Target("cosign-key", _cosign_key, _CONFIGURATION, _key_seeds, _WORDS),
 )
