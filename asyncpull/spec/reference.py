@@ -63,7 +63,8 @@ class Reference:
         name = self.name
         if self.domain == DEFAULT_DOMAIN:
             rest = self.path.removeprefix(_OFFICIAL)
-            name = self.path if "/" in rest else rest
+            short = self.path if "/" in rest else rest
+            name = name if has_domain(short) else short  # docker.io/localhost/app is not localhost/app
         return name + self._suffix
 
     @property

@@ -109,6 +109,9 @@ def test_upper_case_repository_gets_a_hint() -> None:
         ("docker.io/library/a/b:1", "docker.io/library/a/b:1", "library/a/b:1"),
         (f"alpine:3@{SHA}", f"docker.io/library/alpine@{SHA}", f"alpine:3@{SHA}"),
         ("q.io/a", "q.io/a:latest", "q.io/a:latest"),
+        ("docker.io/localhost/a", "docker.io/localhost/a:latest", "docker.io/localhost/a:latest"),
+        ("docker.io/docker.io/a", "docker.io/docker.io/a:latest", "docker.io/docker.io/a:latest"),
+        ("docker.io/q.io/a", "docker.io/q.io/a:latest", "docker.io/q.io/a:latest"),
     ],
 )
 def test_names_for_the_store_and_for_people(text: str, stored: str, familiar: str) -> None:
