@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.errors import DocumentError, SourceError, StoreError
 from asyncpull.log import Log
 from asyncpull.registry.credentials import user_id
 from asyncpull.spec.schema1 import document_digest
@@ -100,13 +101,20 @@ class Gate:
     async def admit(
         self, image: ImageScopes, manifest: bytes, signatures: Signatures, *, is_instance: bool = False
     ) -> tuple[Signature, ...]:
-        """Raise PolicyError unless the policy accepts ``manifest``; gives the signatures that were asked for.
+        """Raise PolicyError unless the policy accepts ``manifest``, an image of a registry; gives its signatures.
 
-        Raises what ``judge`` raises, too.
+        Where the rule needs none, they are those of the places that ``registries.d`` names, as far as they can be had:
+        whoever stores the image has them then, as podman does. Raises what ``judge`` raises, too.
         """
         judged = await self.judge(image, manifest, signatures, is_instance=is_instance)
         judged.verdict.require()
-        return judged.signatures
+        if (await self.rule(image)).wants_signatures or not (await self.directory()).has_signatures(image):
+            return judged.signatures
+        try:
+            return await signatures.of(document_digest(manifest), is_instance=is_instance)
+        except (SourceError, DocumentError, StoreError) as error:
+            _log.warning("signatures that nobody asks for cannot be had", image=image.name, reason=str(error))
+            return ()
 
     def registry_signatures(self, client: RegistryClient, reference: Reference) -> RegistrySignatures:
         """Where the signatures of ``reference`` are, whom ``client`` asks."""

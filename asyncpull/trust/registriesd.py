@@ -68,6 +68,10 @@ class RegistriesDirectory:
         found = (each.attachments for each in self._sections(image))
         return next((value for value in found if value is not None), False)
 
+    def has_signatures(self, image: ImageScopes) -> bool:
+        """Whether it says where signatures of ``image`` are read; the store that is built in is said of none."""
+        return self.uses_attachments(image) or any(each.lookaside for each in self._sections(image))
+
     def _sections(self, image: ImageScopes) -> Iterator[Section]:
         yield from (self.scopes[scope] for scope in image.scopes if scope in self.scopes)
         yield self.default

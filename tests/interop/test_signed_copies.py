@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import images, tars
 from tests.support.command import Command
-from tests.support.policies import REJECT, policy
+from tests.support.policies import ACCEPT, REJECT, policy
 from tests.support.stores import SharedStore, workplace
 
 if TYPE_CHECKING:
@@ -152,9 +152,11 @@ def test_podman_wants_all_signatures_that_copies_made(
     by_key = {"type": "sigstoreSigned", "keyPath": f"{folder}/key.pub"}
     signed_by = {who: {"type": "signedBy", "keyType": "GPGKeys", "keyPath": f"{folder}/{who}.gpg"} for who in WHO}
     everybody = [signed_by["agent"], signed_by["file"], by_key]
-    for requirements, is_accepted in ((everybody, True), ([*everybody, signed_by["other"]], False)):
+    for number, (requirements, is_accepted) in enumerate(
+        ((everybody, True), ([*everybody, signed_by["other"]], False), ([ACCEPT], True))
+    ):
         (folder / "policy.json").write_text(policy(REJECT, docker={"": requirements}))
-        theirs, ours = (SharedStore(newest, folder / f"{which}-{is_accepted}") for which in ("theirs", "ours"))
+        theirs, ours = (SharedStore(newest, folder / f"{which}-{number}") for which in ("theirs", "ours"))
         for store in (theirs, ours):
             store.directory.mkdir()
         pull = ("pull", "-q", "--tls-verify=false", "--signature-policy", folder / "policy.json", name)
@@ -162,3 +164,9 @@ def test_podman_wants_all_signatures_that_copies_made(
         assert said.strip() == (image.id if is_accepted else "")
         strict = ("--policy", f"{folder}/policy.json", *options, "pull", name)
         assert ours.asyncpull(*strict, expect=0 if is_accepted else 65) == (image.id if is_accepted else "")
+        if is_accepted:
+            # All are kept in the record, whether or not the policy asks for them.
+            kept = [store.image_records()[0]["metadata"] for store in (ours, theirs)]
+            assert isinstance(kept[0], str)
+            assert kept[0] == kept[1]
+            assert len(json.loads(kept[0])["signature-sizes"]) == 3

@@ -121,6 +121,15 @@ async def test_accepted_and_rejected(judge: Judge) -> None:
     pulled = await judge.pull(reference, ACCEPT)
     assert pulled.bytes_fetched > 0
     assert await stored(judge, pulled) == ()
+    # Signatures are kept also where nobody asks for them, and their lack is nobody's trouble.
+    signature = judge.sign(IMAGE.manifest.digest, "a.example/other:1")
+    assert await stored(judge, await judge.pull(reference, ACCEPT)) == (signature,)
+    other = images.image([layer("other")])
+    judge.bench.offer(other)
+    judge.sign(other.manifest.digest, reference)
+    (judge.directory / f"lookaside/a/b@{other.manifest.digest.replace(':', '=')}/signature-1").write_bytes(b"nonsense")
+    pulled = await judge.pull(reference, ACCEPT)
+    assert await stored(judge, pulled) == ()
     # What the store has needs nobody's permission, which is what podman does.
     assert (await judge.pull(reference, REJECT, when=PullPolicy.MISSING)).id == pulled.id
 
