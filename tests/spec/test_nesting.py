@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,7 +88,12 @@ def without_the_only_image() -> object:
         lambda: with_entry(deep(**entries()), {"digest": "another"}),
         lambda: without_entry(deep(**entries()), DIGEST),
         schema1,
-        copied_config,
+        pytest.param(
+            copied_config,
+            marks=pytest.mark.skipif(
+                sys.version_info >= (3, 12), reason="json writes whatever orjson reads since 3.12"
+            ),
+        ),
     ],
 )
 def test_a_document_that_cannot_be_written_is_refused(change: Callable[[], object]) -> None:
