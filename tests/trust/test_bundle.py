@@ -8,6 +8,7 @@ conformance suite of sigstore, which rekor.sigstore.dev has seen in December 202
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncpull.access import Access
 from asyncpull.copy import Copier
@@ -31,6 +34,7 @@ from asyncpull.trust.judge import judge
 from asyncpull.trust.policy import Authorities, Fulcio, Material, Rule, SigstoreSigned
 from asyncpull.trust.scopes import of_reference
 from asyncpull.trust.signing import Signing
+from asyncpull.trust.statement import claims_of
 from tests.support import images
 from tests.support.policies import ACCEPT
 from tests.support.pulls import AMD64
@@ -257,6 +261,46 @@ def test_what_is_no_bundle(change: Callable[[dict[str, object]], object]) -> Non
     with pytest.raises(DocumentError):
         Bundle.from_bytes(changed(change))
     assert reasons(by_key(public_pem(KEY)), changed(change))
+
+
+_KEYS = st.sampled_from(
+    [
+        "mediaType",
+        "verificationMaterial",
+        "dsseEnvelope",
+        "payload",
+        "payloadType",
+        "signatures",
+        "sig",
+        "certificate",
+        "rawBytes",
+        "tlogEntries",
+        "inclusionPromise",
+        "subject",
+        "digest",
+        "sha256",
+        "name",
+        "annotations",
+        "_type",
+        "predicateType",
+    ]
+)
+_JSON = st.recursive(
+    st.none() | st.text() | st.integers() | st.booleans() | st.just(BUNDLE_TYPE) | st.just("AAAA"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+)
+
+
+@given(_JSON)
+def test_whatever_it_is_it_is_read_or_refused(value: object) -> None:
+    good_bundle, good_statement = json.loads(bundle(KEY, statement(DIGEST, NAME))), json.loads(statement(DIGEST, NAME))
+    more = value if isinstance(value, dict) else {"dsseEnvelope": value, "subject": value}
+    for document in (value, good_bundle | more):
+        with suppress(DocumentError):
+            Bundle.from_bytes(json.dumps(document).encode())
+    for document in (value, good_statement | more):
+        with suppress(DocumentError):
+            assert claims_of(json.dumps(document).encode())
 
 
 # ---- where they are
