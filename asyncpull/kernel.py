@@ -1,4 +1,4 @@
-"""The few system calls that Python does not offer: mounts, namespaces, syncing, locks on bytes, subvolumes of btrfs."""
+"""The few system calls that Python does not offer: mounts, namespaces, privileges, syncing, locks, btrfs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ _SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
 _CLONE_VM = 0x100
 _CLONE_NEWNS = 0x20000
 _CLONE_NEWUSER = 0x10000000
-_PR_SET_PDEATHSIG = 1
+_CLONE_NEWNET = 0x40000000
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_SECCOMP_MODE_FILTER = 2
+_FILTER_INSTRUCTION = 8
+_CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)  # version 3, of this thread
 _WAIT_ALL = 0x40000000
 _LONGEST_LIFE = 10
 _STACK = 64 << 10
@@ -79,6 +83,11 @@ def _check(result: int, path: str | bytes | None = None) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
     return result
+
+
+def system_call(number: int, *arguments: int | bytes | None) -> int:
+    """The system call of this number, for what the C library does not know yet. Raises OSError."""
+    return _check(_syscall(number, *arguments))
 
 
 def _syscall(number: int, *arguments: int | bytes | None) -> int:
@@ -209,9 +218,43 @@ def leave_mount_namespace() -> None:
     mount("", "/", "none", MS_REC | MS_PRIVATE)
 
 
+def leave_network_namespace() -> None:
+    """Give this process, which has no threads, a network namespace of its own, without any network. Raises OSError."""
+    _check(_libc().unshare(_CLONE_NEWNET))
+
+
 def end_with_parent() -> None:
     """Have this process killed when the thread that started it ends."""
-    _check(_libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def forgo_privileges() -> None:
+    """Let no program that this thread executes give it more privileges (no_new_privs). Raises OSError."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def filter_system_calls(program: bytes) -> None:
+    """Have this thread's system calls judged by a program of classic BPF, on top of earlier ones. Raises OSError."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    described = struct.pack("H0PP", len(program) // _FILTER_INSTRUCTION, ctypes.addressof(instructions))
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, described)
+
+
+def keep_capabilities(kept: int) -> int:
+    """Drop for good what capabilities this thread has beyond the set ``kept``; what is left of them. Raises OSError."""
+    sets = ctypes.create_string_buffer(24)  # effective, permitted, inheritable; then the upper halves of each
+    _check(_libc().capget(_CAPABILITY_HEADER, sets))
+    low, _, _, high, _, _ = struct.unpack("6I", sets)
+    left = (high << 32 | low) & kept
+    low, high = left & 0xFFFF_FFFF, left >> 32
+    _check(_libc().capset(_CAPABILITY_HEADER, struct.pack("6I", low, low, 0, high, high, 0)))
+    return int(left)
+
+
+def _prctl(option: int, value: int, more: bytes | None = None) -> None:
+    _check(
+        _libc().prctl(option, ctypes.c_ulong(value), more or ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    )
 
 
 def new_user_namespace(uid_map: str, gid_map: str) -> int:

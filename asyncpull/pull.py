@@ -48,7 +48,7 @@ from asyncpull.space import Space
 from asyncpull.spec.layerid import layer_ids
 from asyncpull.spec.platform import host_platform
 from asyncpull.spool import recorded_bytes
-from asyncpull.stage import LayerStager, StagedStep, new_image, pulled_image
+from asyncpull.stage import LayerStager, StagedStep, new_image, pulled_image, reach_of
 from asyncpull.trust.gate import Gate
 from asyncpull.waiting import run_beside
 
@@ -115,7 +115,7 @@ class Puller:
             memory=limits.memory,
         )
         self._resolver = Resolver(store, self._client, platform or host_platform(), Gate(trust), self._fetcher)
-        self._pool = WorkerPool(limits.workers)
+        self._pool = WorkerPool(reach_of(store), limits.workers)
         self._ceilings = limits.ceilings
         self._sharing = Sharing()
         self._space = Space(store.spool_root, store.config.graph_root)

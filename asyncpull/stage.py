@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from asyncpull.errors import IntegrityError, NotInStoreError, StoreCorruptError, StoreError
+from asyncpull.extract.confinement import Reach
 from asyncpull.extract.pool import BlobFront
 from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted, ReapplyJob
 from asyncpull.fetch.afresh import use_fetched
@@ -327,6 +328,11 @@ class LayerStager:
                 self.tell(event, digest=str(blob.digest), position=position)
 
         return listen
+
+
+def reach_of(store: Store) -> Reach:
+    """What workers may touch that stage layers of images in ``store``."""
+    return Reach(tuple(map(str, store.staging_roots)), tuple(map(str, store.content_roots)))
 
 
 def new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:

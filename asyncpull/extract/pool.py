@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -21,14 +23,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from asyncpull.errors import WorkerError
-from asyncpull.extract.protocol import Advanced, ApplyJob, Decoder, Failed, Front, Job, encode, send_job
+from asyncpull.extract.confinement import worker_environment
+from asyncpull.extract.protocol import Advanced, AnswerDecoder, ApplyJob, Failed, Front, Job, encode, send_job
+from asyncpull.log import Log
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from asyncpull.extract.confinement import Confinement, Reach
+    from asyncpull.extract.protocol import Decoder
+
 _RECEIVE = 1 << 16
+
+_log = Log(__name__)
 
 
 def _python_path() -> str:
@@ -74,9 +83,9 @@ class BlobFront:
 class Nursery:
     """The process that workers are forked from, and our end of its socket."""
 
-    def __init__(self) -> None:
-        """Start it. Raises WorkerError."""
-        self._sock, theirs = socket.socketpair()
+    def __init__(self, reach: Reach) -> None:
+        """Start it; its workers may touch what is in ``reach``. Raises WorkerError."""
+        self._sock, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         with theirs:
             try:
                 self._process = subprocess.Popen(
@@ -84,9 +93,10 @@ class Nursery:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
-                    env={**os.environ, "PYTHONPATH": _python_path()},
+                    env={**worker_environment(os.environ), "PYTHONPATH": _python_path()},
                     start_new_session=True,
                 )
+                self._sock.send(pickle.dumps(reach))
             except OSError as error:
                 self._sock.close()
                 raise WorkerError(f"cannot start a worker process: {error}") from error
@@ -103,6 +113,15 @@ class Nursery:
         ours.setblocking(False)
         return Worker(ours)
 
+    @functools.cached_property
+    def confinement(self) -> Confinement:
+        """How its workers are confined; waits until it is up. Raises WorkerError if it died before that."""
+        data = self._sock.recv(_RECEIVE)
+        if not data:
+            raise WorkerError("a worker process cannot start", "what it printed says why")
+        confinement: Confinement = pickle.loads(data)  # said before there was any worker
+        return confinement
+
     def close(self) -> None:
         """Let the nursery go, when the sockets of its workers are closed, and wait until all have ended."""
         self._sock.close()
@@ -114,7 +133,7 @@ class Worker:
     """Our end of a worker's socket."""
 
     sock: socket.socket
-    decoder: Decoder = field(default_factory=Decoder)
+    decoder: Decoder = field(default_factory=AnswerDecoder)
 
     async def do(
         self, job: Job, fds: Sequence[int], front: BlobFront | None, on_advance: Callable[[int], None]
@@ -186,13 +205,18 @@ class Turn:
 
 
 class WorkerPool:
-    """At most ``limit`` workers, started when they are needed; an async context manager that leaves none behind."""
+    """At most ``limit`` workers, started when they are needed; an async context manager that leaves none behind.
 
-    def __init__(self, limit: int | None = None) -> None:
+    They can touch the files in ``reach`` and no others; its directories must be there when the first one is started.
+    """
+
+    def __init__(self, reach: Reach, limit: int | None = None) -> None:
+        self._reach = reach
         self._limit = limit or (os.cpu_count() or 1) + 2
         self._nursery: Nursery | None = None
         self._idle: list[Worker] = []
         self._count = 0
+        self._has_told = False
         self._turns: list[Turn] = []
 
     async def __aenter__(self) -> Self:
@@ -208,6 +232,11 @@ class WorkerPool:
         if self._nursery is not None:
             self._nursery.close()
             self._nursery = None
+
+    async def confinement(self) -> Confinement:
+        """How the workers of this pool are confined on this machine. Raises WorkerError."""
+        nursery = self._nursery = self._nursery or Nursery(self._reach)
+        return await asyncio.to_thread(lambda: nursery.confinement)
 
     def prepare(self, jobs: int) -> None:
         """Start workers for so many jobs to come, so that they are up when the first bytes are."""
@@ -238,6 +267,7 @@ class WorkerPool:
                 self._next_turn(None)
             raise
         self._next_turn(worker)
+        self._tell_of_confinement()
         if isinstance(result, Failed):
             raise result.error
         return result
@@ -259,10 +289,18 @@ class WorkerPool:
             raise
 
     def _start(self) -> Worker:
-        self._nursery = self._nursery or Nursery()
+        self._nursery = self._nursery or Nursery(self._reach)
         worker = self._nursery.new_worker()
         self._count += 1
         return worker
+
+    def _tell_of_confinement(self) -> None:
+        """Log once what is missing of it; the nursery has said so, for a worker has answered."""
+        if not self._has_told and self._nursery is not None:
+            self._has_told = True
+            confinement = self._nursery.confinement
+            if confinement.missing:
+                _log.debug("workers are confined in part", missing=confinement.missing, landlock=confinement.landlock)
 
     def _next_turn(self, worker: Worker | None) -> None:
         """Give ``worker``, or a new one in the place of one that is gone, to the most urgent job that waits."""

@@ -1,8 +1,9 @@
 """What the loop process and a worker say to each other.
 
 One socket pair per worker. A message is four bytes of length, big endian, and a pickled value of one of the classes
-below; both ends are this package, started by the same user. File descriptors travel beside the message that needs
-them (SCM_RIGHTS). The conversation::
+below; both ends are this package, started by the same user. But a worker may have been taken over: of what it says,
+nothing is made that is not one of its answers (``AnswerDecoder``). File descriptors travel beside the message that
+needs them (SCM_RIGHTS). The conversation::
 
     loop                    worker
     a job, with its fds  ->
@@ -16,24 +17,26 @@ of the temporary directories' locks, so that the next program to open the store 
 
 from __future__ import annotations
 
+import io
 import pickle
 import socket
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull import errors
 from asyncpull.errors import AsyncpullError, WorkerError
 from asyncpull.layer.ceilings import USUAL, Ceilings
+from asyncpull.spec.digest import Digest  # noqa: TC001 - what is in a job must be known before a worker is confined
+from asyncpull.tree.marks import Marks  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asyncpull.spec.digest import Digest
-    from asyncpull.tree.marks import Marks
-
 _LENGTH = struct.Struct(">I")
 _MAX_FDS = 8
 _PIECE = 1 << 16
+_LONGEST_ANSWER = 256 << 20  # a million directories, with long names, that an archive only implies
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +163,49 @@ class Decoder:
         while len(self._pending) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._pending)
             end = _LENGTH.size + length
+            self._check_length(length)
             if len(self._pending) < end:
                 break
-            messages.append(pickle.loads(self._pending[_LENGTH.size : end]))
+            messages.append(self._load(bytes(self._pending[_LENGTH.size : end])))
             del self._pending[:end]
         return messages
+
+    def _check_length(self, length: int) -> None:
+        """The loop process may say what it likes."""
+
+    def _load(self, body: bytes) -> object:
+        return pickle.loads(body)
+
+
+class AnswerDecoder(Decoder):
+    """What a worker says: its answers and the errors of this package, in which nothing is but plain values.
+
+    Its methods raise WorkerError for anything else.
+    """
+
+    def _check_length(self, length: int) -> None:
+        if length > _LONGEST_ANSWER:
+            raise WorkerError(f"a worker process answered nonsense: a message of {length} bytes")
+
+    def _load(self, body: bytes) -> object:
+        try:
+            return _AnswerUnpickler(io.BytesIO(body)).load()
+        except Exception as error:
+            raise WorkerError(f"a worker process answered nonsense: {error}") from error
+
+
+_SAYABLE = {
+    (kind.__module__, kind.__qualname__): kind
+    for kind in (Advanced, Extracted, Failed, *(getattr(errors, name) for name in errors.__all__))
+}
+
+
+class _AnswerUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        try:
+            return _SAYABLE[module, name]
+        except KeyError as error:
+            raise pickle.UnpicklingError(f"{module}.{name}") from error
 
 
 def send_job(sock: socket.socket, job: Job, fds: list[int]) -> bytes:

@@ -18,6 +18,7 @@ import os
 import queue
 import shutil
 import threading
+import traceback
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -333,15 +334,27 @@ def serve(sock: socket.socket) -> None:
 
 
 def _listen(sock: socket.socket, jobs: queue.SimpleQueue[tuple[Job, list[int]]], front: BlobFront) -> None:
+    """Take messages; the process ends with them, for whatever reason: the main thread could wait for ever."""
+    status = 1
+    try:
+        _take_messages(sock, jobs, front)
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _take_messages(sock: socket.socket, jobs: queue.SimpleQueue[tuple[Job, list[int]]], front: BlobFront) -> None:
     decoder = Decoder()
     fds: list[int] = []
     while True:
         try:
             data, received = receive(sock)
         except OSError:
-            data, received = b"", []
+            return
         if not data:
-            os._exit(0)
+            return
         fds += received
         for message in decoder.feed(data):
             if isinstance(message, Front):

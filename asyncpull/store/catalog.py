@@ -43,6 +43,18 @@ class Catalog:
         """Where blobs are received into; other programs of the store leave it alone."""
         return self._private / "spool"
 
+    @property
+    def staging_roots(self) -> tuple[Path, ...]:
+        """Where layers of images are staged: their trees, and their tar-splits."""
+        return self._sections.driver.homes.staging_root(for_images=True), self._sections.layers.temp_root
+
+    @property
+    def content_roots(self) -> tuple[Path, ...]:
+        """Where trees and tar-splits of layers are, those that other stores lend included."""
+        sections = self._sections
+        lent = (store.layers.directory for store in sections.additional)
+        return *sections.driver.homes.all, sections.layers.directory, *lent
+
     async def layers(self) -> list[LayerRecord]:
         """All complete layers, in the order of the records. Takes layers.lock, shared.
 

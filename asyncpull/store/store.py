@@ -106,7 +106,8 @@ class Store(Upkeep, Exporter):
                 make_directory(self._sections.containers.run_directory, 0o700)
             for part in (self._sections.layers, self._sections.images, self._sections.containers):
                 make_directory(part.directory, 0o700)
-            for directory in (self._private, self.spool_root, self._private / "locks"):
+            # Before anything is staged there, workers must be told of it (``Reach``).
+            for directory in (self._private, self.spool_root, self._private / "locks", *self.staging_roots):
                 make_directory(directory, 0o700)
 
     @asynccontextmanager

@@ -70,8 +70,10 @@ def test_info(filled: tuple[Command, str, str]) -> None:
     assert (status["driver"], status["images"], status["layers"]) == ("overlay", 1, 5)
     assert (status["graph_root"], status["run_root"]) == (str(command.root), str(command.run_root))
     assert {"asyncpull", "kernel", "python"} <= set(status["versions"])
+    assert status["workers"]["no_new_privs"]
     text = command("info").out
     assert "driver:" in text
+    assert "workers confined by:" in text
     assert str(command.root) in text
 
 

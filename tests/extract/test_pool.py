@@ -26,6 +26,7 @@ from asyncpull.errors import (
     UnsupportedMemberError,
     WorkerError,
 )
+from asyncpull.extract.confinement import Reach
 from asyncpull.extract.pool import BlobFront, WorkerPool
 from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted
 from asyncpull.layer.codec import Compression
@@ -50,6 +51,11 @@ def tar(files: dict[str, bytes]) -> bytes:
             info.uid, info.gid = OWNER["uid"], OWNER["gid"]
             archive.addfile(info, io.BytesIO(content))
     return out.getvalue()
+
+
+def within(directory: Path) -> Reach:
+    """What a worker may touch that works in one directory."""
+    return Reach((str(directory),))
 
 
 class Layer:
@@ -84,9 +90,9 @@ def layer(tmp_path: Path) -> Iterator[Layer]:
     os.close(made.fd)
 
 
-async def test_extracts_and_verifies(layer: Layer) -> None:
+async def test_extracts_and_verifies(layer: Layer, tmp_path: Path) -> None:
     positions: list[int] = []
-    async with WorkerPool(1) as pool:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         result = await pool.run(layer.job, (layer.fd,), on_advance=positions.append)
     assert isinstance(result, Extracted)
     assert result.diff_size == len(layer.stream)
@@ -101,11 +107,11 @@ async def test_extracts_and_verifies(layer: Layer) -> None:
     assert hashlib.sha256(again).hexdigest() == layer.job.diff_id.encoded
 
 
-async def test_reads_along_the_front(layer: Layer) -> None:
+async def test_reads_along_the_front(layer: Layer, tmp_path: Path) -> None:
     """The worker gets the blob's front in steps, and is never ahead of it."""
     front = BlobFront(len(layer.blob))
     positions: list[int] = []
-    async with WorkerPool(1) as pool:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         task = asyncio.create_task(pool.run(replace(layer.job, front=0), (layer.fd,), front, positions.append))
         for position in range(0, len(layer.blob), 300_000):
             front.advance(position)
@@ -118,7 +124,7 @@ async def test_reads_along_the_front(layer: Layer) -> None:
 
 async def test_a_worker_takes_one_job_after_another(layer: Layer, tmp_path: Path) -> None:
     others = [Layer(tmp_path / str(n), tar({f"f{n}": b"x"})) for n in range(5)]
-    async with WorkerPool(2) as pool:
+    async with WorkerPool(within(tmp_path), 2) as pool:
         pool.prepare(9)
         await asyncio.gather(*(pool.run(other.job, (other.fd,)) for other in others))
     for n, other in enumerate(others):
@@ -126,20 +132,20 @@ async def test_a_worker_takes_one_job_after_another(layer: Layer, tmp_path: Path
         os.close(other.fd)
 
 
-async def test_damaged_bytes_are_a_wrong_digest_whatever_the_stream_says(layer: Layer) -> None:
+async def test_damaged_bytes_are_a_wrong_digest_whatever_the_stream_says(layer: Layer, tmp_path: Path) -> None:
     damaged = bytearray(layer.blob)
     damaged[len(damaged) // 2] ^= 0x40
     path = layer.diff.parent / "blob"
     path.write_bytes(damaged)
-    async with WorkerPool(1) as pool:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         with pytest.raises(DigestMismatchError) as caught:
             await pool.run(layer.job, (layer.fd,))
     assert caught.value.expected == str(Digest.of(layer.blob))
     assert caught.value.actual == str(Digest.of(bytes(damaged)))
 
 
-async def test_wrong_diff_id(layer: Layer) -> None:
-    async with WorkerPool(1) as pool:
+async def test_wrong_diff_id(layer: Layer, tmp_path: Path) -> None:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         with pytest.raises(DiffIDMismatchError):
             await pool.run(replace(layer.job, diff_id=Digest.of(b"another")), (layer.fd,))
 
@@ -157,7 +163,7 @@ async def test_a_right_digest_leaves_the_publisher_to_blame(
     tmp_path: Path, stream: bytes, blob: bytes | None, error: type[Exception]
 ) -> None:
     hostile = Layer(tmp_path / "layer", stream, blob)
-    async with WorkerPool(1) as pool:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         with pytest.raises(error):
             await pool.run(hostile.job, (hostile.fd,))
         good = Layer(tmp_path / "good", tar({"f": b"x"}))
@@ -166,15 +172,15 @@ async def test_a_right_digest_leaves_the_publisher_to_blame(
     os.close(hostile.fd)
 
 
-async def test_a_staging_that_cannot_be_written(layer: Layer) -> None:
+async def test_a_staging_that_cannot_be_written(layer: Layer, tmp_path: Path) -> None:
     layer.tar_split.write_bytes(b"in the way")
-    async with WorkerPool(1) as pool:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         with pytest.raises(StoreWriteError, match="File exists"):
             await pool.run(layer.job, (layer.fd,))
 
 
-async def test_a_cancelled_job_leaves_no_worker(layer: Layer) -> None:
-    async with WorkerPool(1) as pool:
+async def test_a_cancelled_job_leaves_no_worker(layer: Layer, tmp_path: Path) -> None:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         task = asyncio.create_task(pool.run(replace(layer.job, front=100), (layer.fd,), BlobFront(len(layer.blob))))
         while not layer.tar_split.exists():
             await asyncio.sleep(0.005)
@@ -191,7 +197,7 @@ async def test_a_cancelled_job_leaves_no_worker(layer: Layer) -> None:
 async def test_a_waiting_job_can_be_cancelled(layer: Layer, tmp_path: Path) -> None:
     other = Layer(tmp_path / "other", tar({"f": b"x"}))
     front = BlobFront(len(layer.blob))
-    async with WorkerPool(1) as pool:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         busy = asyncio.create_task(pool.run(replace(layer.job, front=100), (layer.fd,), front))
         await asyncio.sleep(0)
         waiting = asyncio.create_task(pool.run(other.job, (other.fd,)))
@@ -205,8 +211,8 @@ async def test_a_waiting_job_can_be_cancelled(layer: Layer, tmp_path: Path) -> N
     os.close(other.fd)
 
 
-async def test_a_worker_that_dies_is_an_error_and_is_replaced(layer: Layer) -> None:
-    async with WorkerPool(1) as pool:
+async def test_a_worker_that_dies_is_an_error_and_is_replaced(layer: Layer, tmp_path: Path) -> None:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         task = asyncio.create_task(pool.run(replace(layer.job, front=100), (layer.fd,), BlobFront(len(layer.blob))))
         while not layer.tar_split.exists():
             await asyncio.sleep(0.005)
@@ -222,10 +228,11 @@ async def test_a_worker_that_dies_is_an_error_and_is_replaced(layer: Layer) -> N
 def test_workers_end_with_the_process_that_started_them() -> None:
     code = """if True:
         import asyncio, os, time
+        from asyncpull.extract.confinement import Reach
         from asyncpull.extract.pool import WorkerPool
         from tests.extract.test_pool import workers
         async def main():
-            async with WorkerPool(2) as pool:
+            async with WorkerPool(Reach(()), 2) as pool:
                 pool.prepare(2)
                 while len(workers()) < 2:
                     time.sleep(0.01)
@@ -247,7 +254,7 @@ def test_workers_end_with_the_process_that_started_them() -> None:
 async def test_copies_a_layer_and_tells_what_it_implies(layer: Layer, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
-    async with WorkerPool(1) as pool:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         await pool.run(layer.job, (layer.fd,))
         job = CopyJob(
             source_diff=str(layer.diff),
@@ -268,7 +275,7 @@ async def test_implied_directories_are_adopted_from_the_base_up(tmp_path: Path) 
         (diff / "a/b").mkdir(parents=True)
     (diffs[0] / "a").chmod(0o751)
     (diffs[0] / "a/b").chmod(0o1777)
-    async with WorkerPool(1) as pool:
+    async with WorkerPool(within(tmp_path), 1) as pool:
         implied = {1: (b"a", b"a/b"), 2: (b"a", b"a/b")}
         await pool.run(
             AdoptJob(

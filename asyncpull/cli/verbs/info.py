@@ -9,6 +9,7 @@ import click
 
 from asyncpull.cli import exit_codes
 from asyncpull.cli.formats import human_size
+from asyncpull.cli.namespace import is_inside
 from asyncpull.cli.opening import run_with_store
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.settings import Session, global_options
@@ -16,6 +17,7 @@ from asyncpull.cli.settings import Session, global_options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncpull.extract.confinement import Confinement
     from asyncpull.store.snapshot import StoreStatus
     from asyncpull.store.store import Store
 
@@ -24,18 +26,45 @@ if TYPE_CHECKING:
 @global_options
 @click.pass_obj
 def info(session: Session) -> int:
-    """Show driver, roots, counts, sizes, backing file system and versions of the store."""
+    """Show driver, roots, counts, sizes, file system and versions of the store, and how workers are confined."""
     settings = session.settings
 
     async def work(store: Store) -> int:
         status = await store.status()
+        confinement = await _confinement(store) if is_inside() else None
         if settings.json:
-            write_json(asdict(status))
+            write_json({**asdict(status), "workers": asdict(confinement) if confinement else None})
         else:
-            write_lines(f"{name + ':':<20} {value}" for name, value in _rows(status))
+            rows = (*_rows(status), *_rows_of_workers(confinement))
+            write_lines(f"{name + ':':<20} {value}" for name, value in rows)
         return exit_codes.DONE
 
     return run_with_store(settings, work)
+
+
+async def _confinement(store: Store) -> Confinement:
+    """Found out by confining a process as it is done for a pull."""
+    from asyncpull.extract.pool import WorkerPool
+    from asyncpull.stage import reach_of
+
+    async with WorkerPool(reach_of(store)) as pool:
+        return await pool.confinement()
+
+
+def _rows_of_workers(confinement: Confinement | None) -> Iterator[tuple[str, str]]:
+    if confinement is None:
+        yield "workers", "work in a user namespace: see `asyncpull unshare asyncpull info`"
+        return
+    confined = {
+        f"Landlock (ABI {confinement.landlock})": bool(confinement.landlock),
+        "seccomp": confinement.seccomp,
+        "network namespace": confinement.network_namespace,
+        "no_new_privs": confinement.no_new_privs,
+    }
+    yield "workers confined by", ", ".join(name for name, there in confined.items() if there) or "nothing"
+    yield "capabilities", ", ".join(confinement.capabilities) or "none"
+    for reason in confinement.missing:
+        yield "not confined by", reason
 
 
 def _rows(status: StoreStatus) -> Iterator[tuple[str, str]]:
