@@ -21,7 +21,7 @@ from asyncpull.errors import UnsupportedMemberError
 from asyncpull.extract.directories import open_child
 from asyncpull.extract.failure import explain, owner_error
 from asyncpull.extract.implied import IMPLIED_MODE
-from asyncpull.extract.writeback import WORTHWHILE, begin_writing
+from asyncpull.extract.writeback import WORTHWHILE, Writeback
 from asyncpull.layer.changeset import Action, Changeset, Effect
 from asyncpull.layer.header import DIRECTORY, GLOBAL_RECORDS
 from asyncpull.tree.marks import harmless_name, is_whiteout
@@ -73,6 +73,7 @@ class Extractor(ABC):
         self._member: Member | None = None
         self._file = -1
         self._left = 0
+        self._writeback = Writeback()
 
     def __enter__(self) -> Extractor:
         return self
@@ -80,6 +81,7 @@ class Extractor(ABC):
     def __exit__(self, *_: object) -> None:
         if self._file >= 0:
             os.close(self._file)
+        self._writeback.end()
 
     def begin(self, member: Member) -> None:
         """Do everything for ``member`` but write contents, which ``write`` does."""
@@ -162,10 +164,11 @@ class Extractor(ABC):
         os.utime(fd, ns=(member.atime_ns, member.mtime_ns))
         if member.xattrs:
             apply_xattrs(fd, self._harmless(member), in_userns=self._in_userns)
-        if member.size >= WORTHWHILE:
-            begin_writing(fd)
         self._file = -1
-        os.close(fd)
+        if member.size >= WORTHWHILE:
+            self._writeback.close(fd)
+        else:
+            os.close(fd)
 
     # Directories
 

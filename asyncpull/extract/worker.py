@@ -8,6 +8,8 @@ interpreter lock while they work:
 - the *hasher* hashes the blob and the tar stream, beside it: one layer alone must keep more than one core busy;
 - the *main* thread walks the tar stream and makes files: as much work again, most of it the kernel's.
 
+A fifth has the disk begin with large files (see ``writeback``).
+
 It imports no HTTP client and no event loop: starting it costs what Python costs.
 """
 
