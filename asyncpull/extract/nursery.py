@@ -40,9 +40,12 @@ def main() -> None:
     """Fork workers until nobody can ask for one any more."""
     os.umask(0)
     requests = socket.socket(fileno=int(sys.argv[1]))
-    reach = pickle.loads(requests.recv(_LONGEST))
-    confinement = confine(reach)
-    requests.send(pickle.dumps(confinement))
+    try:
+        reach = pickle.loads(requests.recv(_LONGEST))
+        confinement = confine(reach)
+        requests.send(pickle.dumps(confinement))
+    except (BrokenPipeError, ConnectionResetError, EOFError):  # a pull that needed no worker has ended already
+        return
     signal.signal(signal.SIGCHLD, _reap)
     own = os.getpid()
     gc.freeze()  # so that no collection in a worker copies the pages it shares

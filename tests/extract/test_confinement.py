@@ -21,7 +21,7 @@ import pytest
 from asyncpull.errors import AsyncpullError, DigestMismatchError, LayerError, WorkerError
 from asyncpull.extract import landlock
 from asyncpull.extract.confinement import Confinement, Reach, confine, confine_worker, worker_environment
-from asyncpull.extract.pool import WorkerPool
+from asyncpull.extract.pool import Nursery, WorkerPool
 from asyncpull.extract.protocol import AnswerDecoder, Extracted, Failed, encode
 from asyncpull.extract.seccomp import MACHINES
 from asyncpull.kernel import filter_system_calls, forgo_privileges, leave_network_namespace
@@ -456,6 +456,12 @@ async def test_what_lies_outside_of_the_reach_is_an_error_of_the_job(tmp_path: P
             assert isinstance(await pool.run(inside.job, (inside.fd,)), Extracted)
     for layer in (inside, outside):
         os.close(layer.fd)
+
+
+def test_a_nursery_that_nobody_waits_for_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        Nursery(NOTHING).close()
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_workers_end_with_their_nursery_even_when_they_are_stopped(tmp_path: Path) -> None:
