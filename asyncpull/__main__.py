@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from asyncpull.cli import main
+from asyncpull.cli import script
 
-sys.exit(main())
+sys.exit(script())

@@ -22,7 +22,7 @@ from bench.peers import PEERS, REPOSITORY, find_peers, ours, peer_prefix, work_d
 from bench.report import write_report
 from bench.results import Document, Machine, load, now, revision, save, together
 from bench.rounds import Session
-from bench.scenarios import SCENARIOS, USUAL
+from bench.scenarios import LAYOUT, SCENARIOS, USUAL
 from bench.tables import table
 from tests.support.docker_registry import docker_registry
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from bench.images import Workload
     from bench.orders import Peer
+    from bench.scenarios import Scenario
 
 ENOUGH = 1.2
 """How much free space is wanted, as a multiple of what all runs together unpack; containerd keeps the blobs too."""
@@ -117,15 +118,20 @@ def _ground(
     workloads: dict[str, Workload],
     prefix: tuple[str, ...],
 ) -> Ground:
-    unpacked = {case: workloads[case.scenario].unpacked_size for case in cases}
+    sizes = {case: _stored(SCENARIOS[case.scenario], workloads[case.scenario]) for case in cases}
     if options.filesystem:
-        size = max(unpacked.values()) * _LOOP_ENOUGH + _LOOP_LEAST
+        size = max(sizes.values()) * _LOOP_ENOUGH + _LOOP_LEAST
         _require_space(runs, size)
         return LoopFilesystem(runs, options.filesystem, size, prefix)
     turns = options.rounds + options.observed_rounds
-    stored = turns * sum(unpacked[case] * (1 + len(case.peers)) for case in cases)
+    stored = turns * sum(sizes[case] * (1 + len(case.peers)) for case in cases)
     _require_space(runs, int(stored * ENOUGH))
     return Directories(runs)
+
+
+def _stored(scenario: Scenario, workload: Workload) -> int:
+    """How many bytes one run leaves: a store has layers unpacked, a layout has them as they came."""
+    return workload.blob_size if scenario.goal == LAYOUT else workload.unpacked_size
 
 
 def _require_space(directory: Path, needed: int) -> None:
