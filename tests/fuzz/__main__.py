@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import logging
 import os
 import re
@@ -17,11 +18,16 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import redirect_stderr
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import atheris
+try:
+    import atheris
+except ImportError:
+    print("scripts/fuzz: atheris has no wheel for this Python or this machine", file=sys.stderr)
+    sys.exit(77)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +72,7 @@ def main() -> int:
 
 
 def _imported() -> dict[str, Target]:
-    with atheris.instrument_imports(include=_INSTRUMENTED):
+    with redirect_stderr(io.StringIO()), atheris.instrument_imports(include=_INSTRUMENTED):  # it names each module
         targets: dict[str, Target] = import_module("tests.fuzz.table").TARGETS
     logging.disable()
     return targets
