@@ -62,8 +62,12 @@ def tar_script(blobs: Sequence[tuple[str, str]], directory: Path) -> str:
     for number, (url, compression) in enumerate(blobs):
         place = shlex.quote(str(directory / f"rootfs-{number}"))
         lines.append(f"mkdir {place}")
-        pipe = f"curl -sSf {shlex.quote(url)} | {_UNPACKERS[compression]} | tar -xpf - --numeric-owner -C {place}"
-        lines.append(f"{{ {pipe}; }} & pids+=($!)")
+        pipe = (
+            f"curl -sSf --retry 9 {shlex.quote(url)}",
+            _UNPACKERS[compression],
+            f"tar -xpf - --numeric-owner -C {place}",
+        )
+        lines.append(f"{{ {' | '.join(pipe)}; }} & pids+=($!)")
     lines += ['for pid in "${pids[@]}"; do wait "$pid" || exit 1; done', f"sync -f {shlex.quote(str(directory))}"]
     return "\n".join(lines)
 

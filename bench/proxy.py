@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PIECE = 64 << 10
 _PIECES_ON_THE_WAY = 128
 """So a connection holds up to 8 MiB that are on their way: 160 MB/s at 50 ms."""
-_MOST_HEAD = 64 << 10
+_END = b"\r\n\r\n"
 _REFUSAL = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -87,19 +87,26 @@ class Proxy:
                 each.close()
 
     async def _read_requests(self, reader: StreamReader, up: Queue[_Piece], down: Queue[_Piece]) -> None:
-        while True:
-            try:
-                head = await reader.readuntil(b"\r\n\r\n")
-            except asyncio.IncompleteReadError:
-                await up.put(self._piece(b""))
-                return
-            self._requests += 1
-            if self._faults.refuses(self._requests):
-                # A round trip as the server's answer would take: half of it up, half of it down.
-                await asyncio.sleep(self._faults.round_trip / 2)
-                await down.put(self._piece(_REFUSAL))
-            else:
-                await up.put(self._piece(head))
+        """Pass on what the client says; whoever tries TLS first is answered by the server, which knows no TLS."""
+        said = b""
+        while data := await reader.read(_PIECE):
+            said += data
+            if not self._faults.refuse_one_in or not said[:1].isalpha():
+                await up.put(self._piece(said))
+                said = b""
+            while (end := said.find(_END)) >= 0:
+                head, said = said[: end + len(_END)], said[end + len(_END) :]
+                await self._take_request(head, up, down)
+        await up.put(self._piece(b""))
+
+    async def _take_request(self, head: bytes, up: Queue[_Piece], down: Queue[_Piece]) -> None:
+        self._requests += 1
+        if self._faults.refuses(self._requests):
+            # As long as the server's answer would take: half of it up, half of it down.
+            await asyncio.sleep(self._faults.round_trip / 2)
+            await down.put(self._piece(_REFUSAL))
+        else:
+            await up.put(self._piece(head))
 
     async def _read(self, reader: StreamReader, onward: Queue[_Piece]) -> None:
         while data := await reader.read(_PIECE):
@@ -169,7 +176,7 @@ async def _main(host: str, port: int, faults: Faults) -> None:
             await own.serve(reader, writer)
 
     listening = socket.create_server(("127.0.0.1", 0), backlog=256)
-    async with await asyncio.start_server(serve, sock=listening, limit=_MOST_HEAD) as server:
+    async with await asyncio.start_server(serve, sock=listening) as server:
         print(f"127.0.0.1:{listening.getsockname()[1]}", flush=True)
         await server.serve_forever()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,6 +99,14 @@ def test_a_refusal_says_when_to_come_again() -> None:
         response = connection.getresponse()
         assert (response.status, response.headers["Retry-After"], response.read()) == (429, "1", b"")
         connection.close()
+
+
+@pytest.mark.parametrize("faults", [Faults(), Faults(refuse_one_in=5)])
+def test_who_tries_tls_is_told_at_once_that_there_is_none(faults: Faults) -> None:
+    with behind(faults) as address:
+        connection = http.client.HTTPSConnection(address, timeout=20, context=ssl.create_default_context())
+        with pytest.raises(ssl.SSLError):
+            connection.request("GET", "/v2/")
 
 
 def test_what_is_cut_depends_on_the_number_of_the_connection_alone() -> None:
