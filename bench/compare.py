@@ -23,6 +23,7 @@ from bench.report import write_report
 from bench.results import Document, Machine, load, now, revision, save, together
 from bench.rounds import Session
 from bench.scenarios import LAYOUT, SCENARIOS, USUAL
+from bench.session import alone
 from bench.tables import table
 from tests.support.docker_registry import docker_registry
 
@@ -46,14 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         document = together(map(load, options.report))
         paths = write_report(document, options.results / f"{options.report[-1].stem}")
     elif options.guard:
-        guard(options.guard, options.rounds, options.work, options.sources)
+        with alone(options.sources):
+            guard(options.guard, options.rounds, options.work, options.sources)
         return
     else:
         cases = [case for text in options.scenarios or () for case in cases_of(text, options.link, options.peers)]
         cases += [case for name in options.sweep for case in cases_of_sweep(SWEEPS[name])]
         if not cases:
             cases = [case for name in USUAL for case in cases_of(name, options.link, options.peers)]
-        document = measure(options, merged(cases))
+        with alone(options.sources):
+            document = measure(options, merged(cases))
         written = save(document, options.results)
         paths = [written, *write_report(document, written.with_suffix(""))]
     for case in document.cases:
