@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FICLONE = 0x40049409
 MiB = 1 << 20
 PAGE = 4096
+_PATIENCE_SECONDS = 90  # a busy disk writes slowly, and nothing is said about how fast
 
 MAKERS = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
@@ -50,12 +51,13 @@ def loop_mounted(image: Path, kind: str, point: Path) -> Iterator[Path]:
 
 
 def _unmount(point: Path) -> None:
-    """Unmount; the kernel gives up a loop device whose image lies there a moment after its mount has gone."""
-    for attempt in range(100):
+    """Unmount; the kernel gives up a loop device whose image lies there a while after its mount has gone."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
         try:
             _run("umount", str(point))
         except OSError:
-            if attempt == 99:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
         else:
