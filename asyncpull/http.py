@@ -7,8 +7,10 @@ What is different from aiohttp as it comes:
 - No total timeout. A blob may take hours; what must not happen is that nothing happens: connecting, waiting for the
   headers (all of them, so that a server which dribbles them gives up no sooner than we do) and every pause within a
   body have limits of their own.
+- A document that comes byte by byte is given up like a blob that does (``stall``), whatever each pause is.
 - Redirects are followed here. ``Authorization`` is sent to the origin (scheme, host, port) it was meant for and to no
-  other, and https is not left for http unless the caller said that plain http is fine.
+  other, and https is not left for http unless the caller said that plain http is fine. They lead to this machine or its
+  link only from there: nobody out there chooses what we ask the services of our neighbours.
 - A body is sent as it comes, piece by piece: whoever makes it waits while the server does not take more, and the server
   must take a piece within the limit for pauses. How long the next piece takes to be made is nobody's fault here.
 - Every request of a redirect, and every token, goes through the proxy that the environment names for its URL; the
@@ -35,6 +37,7 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from asyncpull.addresses import addresses_of, is_next_door
 from asyncpull.errors import (
     AuthenticationError,
     DocumentTooLargeError,
@@ -43,6 +46,7 @@ from asyncpull.errors import (
     UnavailableError,
 )
 from asyncpull.proxies import Proxies
+from asyncpull.stall import StallLimits, StallWatch
 from asyncpull.tls import TlsFiles, make_context
 
 if TYPE_CHECKING:
@@ -117,8 +121,9 @@ class HttpResponse:
     regard to case.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, *, is_foreign: bool) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: str, *, is_foreign: bool, patience: float) -> None:
         self._response, self._url = response, url
+        self._patience = patience
         self.url = redact(url)
         self.is_foreign = is_foreign
         self.status = response.status
@@ -143,11 +148,14 @@ class HttpResponse:
         return self._response.content_length
 
     async def read(self, limit: int, what: str) -> bytes:
-        """The whole body. Raises DocumentTooLargeError as soon as it is seen that it exceeds ``limit`` bytes."""
+        """The whole body. Raises DocumentTooLargeError as soon as it is seen that it exceeds ``limit`` bytes.
+
+        Also UnavailableError, and TemporaryError where it is too slow.
+        """
         if (self.content_length or 0) > limit:
             raise DocumentTooLargeError(f"{what} has {self.content_length} bytes, the limit is {limit}")
         body = bytearray()
-        async for chunk in self.chunks():
+        async for chunk in self._watched():
             body += chunk
             if len(body) > limit:
                 raise DocumentTooLargeError(f"{what} has more than {limit} bytes, which is the limit")
@@ -157,13 +165,32 @@ class HttpResponse:
         """As much of the body as comes, up to ``limit`` bytes; for bodies of errors, so it raises nothing of ours."""
         body = bytearray()
         try:
-            async for chunk in self.chunks():
+            async for chunk in self._watched():
                 body += chunk
                 if len(body) >= limit:
                     break
         except SourceError:
             pass
         return bytes(body[:limit])
+
+    async def _watched(self) -> AsyncIterator[bytes]:
+        """The chunks, as long as they come fast enough."""
+        watch, clock, chunks = StallWatch(StallLimits(self._patience)), asyncio.get_running_loop().time, self.chunks()
+        while True:
+            asked = clock()
+            try:
+                async with asyncio.timeout(watch.patience):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                chunk = b""
+            try:
+                watch.moved(len(chunk), clock() - asked)
+            except TemporaryError as error:
+                raise TemporaryError(f"{self.url}: {error.message}") from error
+            if chunk:
+                yield chunk
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes from the socket, in pieces of up to some 256 KiB.
@@ -264,8 +291,10 @@ class HttpClient:
         """
         if home is not None:
             url = _next_url(home, url, plain_http=plain_http)
-        homeland, is_foreign, tls = origin(home or url), False, tls or TlsFiles()
+        home = home or url
+        homeland, is_foreign, tls = origin(home), False, tls or TlsFiles()
         for _ in range(REDIRECT_LIMIT):
+            await self._refuse_next_door(home, url)
             # Once abroad, always abroad: a foreign server must not choose what we ask for in our own name.
             is_foreign = is_foreign or origin(url) != homeland
             sent = dict(headers or {})
@@ -281,12 +310,28 @@ class HttpClient:
             async with self._sending(method, url, sent, body, context) as response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
-                    yield HttpResponse(response, url, is_foreign=is_foreign)
+                    yield HttpResponse(response, url, is_foreign=is_foreign, patience=self._timeouts.idle)
                     return
             if body is not None and response.status not in _SAME_METHOD:
                 method, body = "GET", None
             url = _next_url(url, location, plain_http=plain_http)
         raise UnavailableError(f"{redact(url)}: more than {REDIRECT_LIMIT} redirects")
+
+    async def _refuse_next_door(self, home: str, url: str) -> None:
+        """Raise UnavailableError where we were sent from ``home`` to this machine or its link, unless it is there too.
+
+        A proxy asks for names itself; addresses are the same to it.
+        """
+        host, here = origin(url)[1], origin(home)[1]
+        if host == here or self._unix_socket is not None:
+            return
+        is_address = ":" in host or host.replace(".", "").isdigit()
+        if self._proxies.for_url(url) is not None and not is_address:
+            return
+        if is_next_door(await addresses_of(host)) and not is_next_door(await addresses_of(here)):
+            raise UnavailableError(
+                f"{redact(home)}: sends us to {redact(url)}, which is refused: that is at this machine"
+            )
 
     @asynccontextmanager
     async def _sending(

@@ -19,6 +19,7 @@ LEVELS = [
     {"errors", "kernel", "log"},
     {"spec"},
     {
+        "addresses",
         "budget",
         "layer",
         "lockholders",
@@ -29,6 +30,7 @@ LEVELS = [
         "retry",
         "scratch",
         "sharing",
+        "stall",
         "tls",
         "tree",
         "turnstile",

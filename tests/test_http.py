@@ -148,7 +148,7 @@ async def test_an_excerpt_ends_where_the_connection_does(registry: RegistrySimul
 async def test_silence_is_temporary(registry: RegistrySimulator, fault: Fault) -> None:
     registry.on("/v2/", fault)
     async with HttpClient(HttpTimeouts(connect=5, headers=0.1, idle=0.1)) as client:
-        with pytest.raises(TemporaryError, match="nothing was received in time"):
+        with pytest.raises(TemporaryError, match=r"nothing was received in time|only 1 bytes came"):
             async with client.request("GET", f"{registry.url}/v2/") as response:
                 await response.read(100, "it")
 

@@ -23,6 +23,7 @@ from asyncpull.errors import SizeMismatchError, SourceError, TemporaryError, Una
 from asyncpull.fetch.claims import Claims
 from asyncpull.retry import RetryBudget
 from asyncpull.spec.source import Fault
+from asyncpull.stall import StallLimits, StallWatch
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
@@ -38,39 +39,8 @@ if TYPE_CHECKING:
     from asyncpull.spool import Spool, SpoolWriter
 
 
-@dataclass(frozen=True, slots=True)
-class StallLimits:
-    """A connection that moved fewer than ``bytes`` in ``seconds`` of waiting for it is given up."""
-
-    seconds: float = 30.0
-    bytes: int = 30 << 10
-
-
 # How often a connection that has nothing to do looks whether it can relieve another one.
 _LINGER_SECONDS = 0.25
-
-
-class StallWatch:
-    """Judges one connection by what came in the time that was spent waiting for it."""
-
-    def __init__(self, limits: StallLimits) -> None:
-        self._limits = limits
-        self._waited = 0.0
-        self._moved = 0
-
-    @property
-    def patience(self) -> float:
-        """How many seconds it may be waited for now."""
-        return max(0.0, self._limits.seconds - self._waited)
-
-    def moved(self, count: int, waited: float) -> None:
-        """Take note of ``count`` bytes after ``waited`` seconds. Raises TemporaryError when it is too slow."""
-        self._waited += waited
-        self._moved += count
-        if self._waited >= self._limits.seconds:
-            if self._moved < self._limits.bytes:
-                raise TemporaryError(f"only {self._moved} bytes came in {self._waited:.0f} s")
-            self._waited, self._moved = 0.0, 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncpull.budget import Bandwidth, Memory
-from asyncpull.fetch.blob import BlobDownload, Listener, StallLimits
+from asyncpull.fetch.blob import BlobDownload, Listener
 from asyncpull.fetch.scheduler import Scheduler, SchedulerLimits
 from asyncpull.journal import is_as_recorded, read_records
 from asyncpull.retry import RetryPolicy
 from asyncpull.spool import open_spool, remove_spool, spool_directory, sweep_spools
+from asyncpull.stall import StallLimits
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:

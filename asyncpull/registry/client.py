@@ -58,8 +58,9 @@ if TYPE_CHECKING:
     from asyncpull.registry.repository import Repository
     from asyncpull.spec.manifest import Descriptor
 
-# A list of tags may have so many pages, and so many bytes in all of them.
+# A list of tags may have so many pages, and so many bytes in each and in all of them.
 TAG_PAGES_LIMIT = 2000
+TAG_PAGE_LIMIT = 16 << 20
 TAGS_LIMIT = 64 << 20
 _TAGS_PER_PAGE = 1000
 
@@ -321,7 +322,7 @@ class RegistryClient:
             async with self._requests.request(
                 "GET", endpoint, f"tags/list?n={_TAGS_PER_PAGE}", {}, target=target
             ) as response:
-                page = await response.read(TAGS_LIMIT - size, what)
+                page = await response.read(min(TAG_PAGE_LIMIT, TAGS_LIMIT - size), what)
                 links = response.all("Link")
             size += len(page)
             for tag in Fields.from_bytes(page, what).texts("tags"):

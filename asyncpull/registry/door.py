@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from asyncpull.addresses import addresses_of, is_inside
 from asyncpull.errors import AuthenticationError
 from asyncpull.log import Log
 from asyncpull.registry.auth import TokenAnswer, asked_scopes, authorize, is_insufficient, realm_of
-from asyncpull.registry.realm import hostname_of, is_inside, is_same_site
+from asyncpull.registry.realm import hostname_of, is_same_site
 from asyncpull.registry.refusal import ERROR_BODY_LIMIT
 from asyncpull.spec.manifest import TOKEN_LIMIT
 
@@ -132,7 +133,9 @@ class Door:
                 return
             self._key = None
             realm = realm_of(challenges, self.host, plain_http=plain_http)
-            credentials, self.withheld = await self._credentials(realm, keyring, resolve or addresses_of)
+            if realm is not None:
+                await self._refuse_inward(realm, resolve or addresses_of)
+            credentials, self.withheld = await self._credentials(realm, keyring)
             scopes = asked_scopes(challenges, self.wanted)
             if realm is not None and credentials is not None and self._is_foreign(realm):
                 scopes = self.wanted[:1]  # what else it asks for may be somebody else's
@@ -159,9 +162,20 @@ class Door:
     def _is_foreign(self, realm: Realm) -> bool:
         return not is_same_site(hostname_of(self.host), realm.hostname)
 
-    async def _credentials(
-        self, realm: Realm | None, keyring: Keyring, resolve: Resolve
-    ) -> tuple[Credentials | None, str | None]:
+    async def _refuse_inward(self, realm: Realm, resolve: Resolve) -> None:
+        """Raise AuthenticationError for a realm in here of a registry out there (rule 3 of ``realm``)."""
+        hostname = hostname_of(self.host)
+        if (
+            realm.hostname != hostname
+            and is_inside(await resolve(realm.hostname))
+            and not is_inside(await resolve(hostname))
+        ):
+            raise AuthenticationError(
+                f"{self.host} sends us to {realm.host} for a token, which is refused: that is a private address, and"
+                " the registry is not at one"
+            )
+
+    async def _credentials(self, realm: Realm | None, keyring: Keyring) -> tuple[Credentials | None, str | None]:
         """The credentials to use, or None and, where there are some that must not be sent, why not."""
         found = await keyring.lookup(self.account)
         if realm is not None and self._is_foreign(realm):
@@ -176,25 +190,5 @@ class Door:
                 return None, withheld
         if found is None:
             return None, None
-        hostname = hostname_of(self.host)
-        if (
-            realm is not None
-            and realm.hostname != hostname
-            and is_inside(await resolve(realm.hostname))
-            and not is_inside(await resolve(hostname))
-        ):
-            return None, (
-                f"the credentials for {self.host} were not sent to {realm.host}, where it sends us: that is a private"
-                " address, and the registry is not at one"
-            )
         _log.debug("credentials are used", account=self.account, source=found.source)
         return found.credentials, None
-
-
-async def addresses_of(hostname: str) -> Sequence[str]:
-    """The addresses of a name; none where it has none that we can see."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(hostname, None)
-    except (OSError, UnicodeError):
-        return ()
-    return [str(address[0]) for *_, address in found]

@@ -11,7 +11,8 @@ a registry could name any place. Credentials for a registry are sent there if an
    two are of the kind of ``co.uk``. Below domains at which strangers live next to each other, such as ``github.io``,
    and for addresses and names of one label, only the same host is the same site.
 3. It is at no private, loopback or link-local address, and its name does not lead to one, unless the registry itself is
-   at such an address: a registry out there must not send us to somebody's router.
+   at such an address: a registry out there must not send us to somebody's router. Any other is refused, with or without
+   credentials: what a server in here answers to everybody would be handed to the registry as a token.
 
 A *foreign* realm, one that breaks rule 2, is asked without credentials. To let a registry use a foreign realm all the
 same, an entry in auth.json says both: ``"REALM-HOST/REGISTRY-HOST"``. An entry for the realm's host alone is not
@@ -24,13 +25,9 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from asyncpull.errors import AuthenticationError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Second-level labels below which names are registered, where the last label is that of a country.
 # fmt: off
@@ -50,7 +47,6 @@ _SHARED_DOMAINS = (
     "web.app", "windows.net", "workers.dev",
 )
 # fmt: on
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +89,6 @@ def is_same_site(registry: str, realm: str) -> bool:
     return site is not None and site == _registrable(realm)
 
 
-def is_inside(addresses: Iterable[str]) -> bool:
-    """Whether any of these is an address that only means something where we are (rule 3)."""
-    return any(not _bare(address).is_global for address in addresses)
-
-
 def _registrable(name: str) -> str | None:
     labels = name.split(".")
     if _is_address(name) or not all(labels):
@@ -114,13 +105,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _bare(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address that is meant: one of version 6 may carry one of version 4."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed in _NAT64:
-            return ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        return parsed.ipv4_mapped or parsed.sixtofour or parsed
-    return parsed

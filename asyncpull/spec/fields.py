@@ -17,6 +17,10 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
+# Three bytes of JSON can become an object of a hundred; the largest documents have some thousand.
+_CONTAINERS_LIMIT = 500_000
+
+
 class _Required(Enum):
     """The default of a key that has none."""
 
@@ -35,7 +39,9 @@ class Fields:
 
     @classmethod
     def from_bytes(cls, raw: bytes, what: str) -> Fields:
-        """Parse the JSON object ``what``. Raises DocumentError."""
+        """Parse the JSON object ``what``. Raises DocumentError, also for more values than any document has."""
+        if raw.count(b"{") + raw.count(b"[") > _CONTAINERS_LIMIT:
+            raise DocumentError(f"{what} has more than {_CONTAINERS_LIMIT:,} objects and arrays")
         try:
             value = orjson.loads(raw)
         except orjson.JSONDecodeError as error:

@@ -10,7 +10,7 @@ import pytest
 
 from asyncpull.budget import Bandwidth
 from asyncpull.errors import SizeMismatchError, TemporaryError
-from asyncpull.fetch.blob import BlobDownload, Listener, StallLimits, StallWatch
+from asyncpull.fetch.blob import BlobDownload, Listener
 from asyncpull.http import HttpTimeouts
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
@@ -20,6 +20,7 @@ from asyncpull.spec.digest import Digest
 from asyncpull.spec.manifest import Descriptor
 from asyncpull.spec.reference import parse_reference
 from asyncpull.spool import open_spool
+from asyncpull.stall import StallLimits, StallWatch
 from tests.support.images import noise
 from tests.support.registry_faults import cut, hold, status, surplus, without_ranges
 from tests.support.registry_simulator import RegistrySimulator

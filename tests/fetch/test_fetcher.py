@@ -20,7 +20,6 @@ from asyncpull.errors import (
     TemporaryError,
     UnavailableError,
 )
-from asyncpull.fetch.blob import StallLimits
 from asyncpull.fetch.fetcher import Fetcher, NotWantedError
 from asyncpull.fetch.scheduler import SchedulerLimits
 from asyncpull.http import HttpTimeouts
@@ -32,6 +31,7 @@ from asyncpull.spec.digest import Digest
 from asyncpull.spec.manifest import Descriptor
 from asyncpull.spec.reference import parse_reference
 from asyncpull.spool import open_spool, spool_directory
+from asyncpull.stall import StallLimits
 from tests.support.docker_registry import docker_registry
 from tests.support.docker_registry import is_installed as has_docker_registry
 from tests.support.images import image, noise

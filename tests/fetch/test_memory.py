@@ -24,7 +24,8 @@ import asyncio, json, sys, threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 from asyncpull.budget import Bandwidth, Memory
-from asyncpull.fetch.blob import BlobDownload, Listener, StallLimits
+from asyncpull.fetch.blob import BlobDownload, Listener
+from asyncpull.stall import StallLimits
 from asyncpull.journal import JournaledFile
 from asyncpull.retry import RetryPolicy
 from asyncpull.spec.digest import Digest

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.errors import DigestMismatchError
-from asyncpull.fetch.blob import StallLimits
 from asyncpull.fetch.fetcher import Fetcher
 from asyncpull.http import HttpTimeouts
 from asyncpull.limits import Limits
@@ -22,6 +21,7 @@ from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.manifest import Descriptor
 from asyncpull.spec.reference import parse_reference
+from asyncpull.stall import StallLimits
 from asyncpull.store.store import Store
 from tests.support.images import image, noise
 from tests.support.pulls import AMD64, Heard, layer

@@ -11,10 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from asyncpull.addresses import addresses_of
 from asyncpull.errors import AuthenticationError, NotFoundError
 from asyncpull.registry.auth import Scope, parse_challenges
 from asyncpull.registry.credentials import AuthPath, Credentials, Keyring
-from asyncpull.registry.door import Door, Visit, addresses_of
+from asyncpull.registry.door import Door, Visit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -193,13 +194,6 @@ async def test_a_visitor_who_leaves_hands_the_asking_on() -> None:
         ("https://example.org:8443/t", {"example.org": ["10.0.0.1"]}, True, None),
         ("https://auth.example.org/t", {}, True, None),
         ("https://auth.example.org/t", {"auth.example.org": []}, True, None),
-        ("https://auth.example.org/t", {"auth.example.org": ["10.0.0.1"]}, False, "a private address"),
-        (
-            "https://auth.example.org/t",
-            {"auth.example.org": ["8.8.8.8", "169.254.169.254"]},
-            False,
-            "a private address",
-        ),
         ("https://auth.example.org/t", {"auth.example.org": ["10.0.0.1"], "example.org": ["10.0.0.2"]}, True, None),
         ("https://auth.example.com/t", {}, False, "another site"),
         ("https://10.0.0.1/t", {}, False, "another site"),
@@ -249,14 +243,19 @@ async def test_a_foreign_realm_is_allowed_by_name_and_then_told_our_own_scope_on
     assert server.scopes == [["repository:a/b:pull"] if sent else ["repository:a/b:pull", OTHER]]
 
 
-async def test_a_foreign_realm_at_a_private_address_is_not_allowed_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("addresses", [["10.0.0.1"], ["8.8.8.8", "169.254.169.254"], ["::1"]])
+@pytest.mark.parametrize("realm", ["auth.example.org", "auth.example.com"])
+async def test_a_realm_in_here_of_a_registry_out_there_is_not_asked(
+    tmp_path: Path, realm: str, addresses: list[str]
+) -> None:
+    """Neither with credentials, also of an entry that allows it, nor without: its answer would become a token."""
     key = "auth.example.com/example.org"
     (tmp_path / "auth.json").write_text(json.dumps({"auths": {key: {"auth": "bWU6c2VjcmV0"}}}))
-    server, opened = Server(addresses={"auth.example.com": ["192.168.1.1"]}), door()
-    asked = challenge("https://auth.example.com/t")
-    await server.unlock(opened, Visit(opened), asked, Keyring((AuthPath(tmp_path / "auth.json"),)))
-    assert server.requests[0].authorization is None
-    assert "private address" in (opened.withheld or "")
+    for keyring in (Keyring(), ME, Keyring((AuthPath(tmp_path / "auth.json"),))):
+        server, opened = Server(addresses={realm: addresses}), door()
+        with pytest.raises(AuthenticationError, match="private address"):
+            await server.unlock(opened, Visit(opened), challenge(f"https://{realm}/t"), keyring)
+        assert server.requests == []
 
 
 async def test_names_lead_to_addresses_by_the_resolver_of_this_machine() -> None:

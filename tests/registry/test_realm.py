@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from asyncpull.addresses import is_inside
 from asyncpull.errors import AuthenticationError
-from asyncpull.registry.realm import Realm, hostname_of, is_inside, is_same_site, parse_realm
+from asyncpull.registry.realm import Realm, hostname_of, is_same_site, parse_realm
 
 
 @pytest.mark.parametrize(
