@@ -54,7 +54,7 @@ def bars(results: Sequence[Result], ours: Result) -> str:
         peaks = [result.peak / ours.peak if result.peak and ours.peak else 0.0 for result in shown]
         bars = memory.barh(places, peaks, color=[_colour(result) for result in shown], height=0.62)
         memory.bar_label(bars, [f"{peak:.2f}" if peak else "" for peak in peaks], padding=3, fontsize=9)
-        memory.set_title("peak memory, by asyncpull's", fontsize=10, loc="left")
+        memory.set_title("memory, by asyncpull's", fontsize=10, loc="left")
         for axes in (wall, cpu, memory):
             axes.axvline(1, color=_OURS, linewidth=1, linestyle=":")
             axes.margins(x=0.22)
@@ -80,7 +80,7 @@ def _walls(axes: Axes, shown: Sequence[Result], ours: Result) -> None:
         axes.annotate(
             f"{each.median:.2f}", (each.most, place), (6, 0), textcoords="offset points", va="center", fontsize=9
         )
-    axes.set_title("wall, by asyncpull's: median, least and most of the pairs", fontsize=10, loc="left")
+    axes.set_title("wall, by asyncpull's: median, least, most", fontsize=10, loc="left")
 
 
 def _processors(axes: Axes, shown: Sequence[Result], ours: Result) -> None:
@@ -91,7 +91,7 @@ def _processors(axes: Axes, shown: Sequence[Result], ours: Result) -> None:
     axes.barh(places, user, color=_USER, height=0.62)
     top = axes.barh(places, system, left=user, color=_SYSTEM, height=0.62)
     axes.bar_label(top, [f"{one + other:.2f}" for one, other in zip(user, system, strict=True)], padding=3, fontsize=9)
-    axes.set_title("CPU time, by asyncpull's: user dark, system light", fontsize=10, loc="left")
+    axes.set_title("CPU, by asyncpull's: user, then system", fontsize=10, loc="left")
 
 
 def _colour(result: Result) -> str:
