@@ -71,3 +71,24 @@ async def test_one_owner_for_all_where_that_is_wanted(tmp_path: Path) -> None:
         arguments = (*ROOTS, "pull", "-q", "--tls-verify=false", "--storage-opt", "overlay.ignore_chown_errors=true")
         ended = await asyncio.to_thread(user.asyncpull, *arguments, f"{registry.address}/a/b:1")
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+async def test_copies_into_the_own_store_and_out_of_it(tmp_path: Path) -> None:
+    if shutil.which("newuidmap") is None:
+        pytest.skip("needs newuidmap")
+    user = OrdinaryUser(tmp_path, f"{UID}:200000:65536\n")
+    place, out = "containers-storage:localhost/x:1", tmp_path / "out"
+    async with RegistrySimulator() as registry:
+        source = f"docker://{registry.add_image('a/b', '1', SAMPLE)}"
+        ended = await asyncio.to_thread(user.asyncpull, *ROOTS, "copy", "-q", "--src-tls-verify=false", source, place)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    for verb in ("digest", "verify"):
+        told = user.asyncpull(*ROOTS, verb, place)
+        assert told.returncode == 0, told.stderr
+        assert SAMPLE.manifest.digest in told.stdout
+    ended = user.asyncpull(*ROOTS, "copy", "-q", "--dest-decompress", place, f"dir:{out}")
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    # The owners are those of the image again.
+    for layer, diff_id in zip((OWNED, REMOVING), SAMPLE.diff_ids, strict=True):
+        assert (out / diff_id.removeprefix("sha256:")).read_bytes() == layer
+    assert (out / "manifest.json").stat().st_uid == UID
