@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from bench.tables import table
 from tests.support.docker_registry import docker_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.images import Workload
     from bench.orders import Peer
@@ -45,52 +45,63 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     if options.report:
         document = together(map(load, options.report))
-        paths = write_report(document, options.results / f"{options.report[-1].stem}")
+        _show(document, write_report(document, options.results / options.report[-1].stem))
     elif options.guard:
         with alone(options.sources):
             guard(options.guard, options.rounds, options.work, options.sources)
-        return
     else:
-        cases = [case for text in options.scenarios or () for case in cases_of(text, options.link, options.peers)]
-        cases += [case for name in options.sweep for case in cases_of_sweep(SWEEPS[name])]
-        if not cases:
-            cases = [case for name in USUAL for case in cases_of(name, options.link, options.peers)]
-        with alone(options.sources):
-            document = measure(options, merged(cases))
-        written = save(document, options.results)
-        paths = [written, *write_report(document, written.with_suffix(""))]
+        # What was measured is safe before all that runs have left is deleted, which takes a while.
+        with alone(options.sources), _runs(options.work) as runs:
+            document = measure(options, _cases(options), runs)
+            written = save(document, options.results)
+            _show(document, [written, *write_report(document, written.with_suffix(""))])
+
+
+def _cases(options: argparse.Namespace) -> list[Case]:
+    cases = [case for text in options.scenarios or () for case in cases_of(text, options.link, options.peers)]
+    cases += [case for name in options.sweep for case in cases_of_sweep(SWEEPS[name])]
+    return merged(cases or [case for name in USUAL for case in cases_of(name, options.link, options.peers)])
+
+
+def _show(document: Document, paths: Sequence[Path]) -> None:
     for case in document.cases:
         print(table(document, case), end="\n\n")
     print(f"versions: {', '.join(f'{name} {version}' for name, version in document.versions.items())}")
-    print("\n".join(f"written: {path}" for path in paths))
+    print("\n".join(f"written: {path}" for path in paths), flush=True)
 
 
-def measure(options: argparse.Namespace, cases: Sequence[Case]) -> Document:
-    """Run all rounds of all cases; everything that runs leave behind is deleted after the last."""
-    options.work.mkdir(parents=True, exist_ok=True)
-    names = dict.fromkeys(case.scenario for case in cases)
-    workloads = {name: build_workload(SCENARIOS[name], options.sources) for name in names}
-    runs = Path(mkdtemp(prefix="r", dir=options.work))
+@contextmanager
+def _runs(work: Path) -> Iterator[Path]:
+    """Make the directory of all runs; it is deleted after the last."""
+    work.mkdir(parents=True, exist_ok=True)
+    runs = Path(mkdtemp(prefix="r", dir=work))
     try:
-        with ExitStack() as stack:
-            prefix = stack.enter_context(peer_prefix())
-            peers = _peers(cases, prefix)
-            ground = _ground(options, runs, cases, workloads, prefix)
-            registry = stack.enter_context(docker_registry(options.sources / "registry"))
-            references = {
-                name: [push_image(image, registry) for image in workload.images] for name, workload in workloads.items()
-            }
-            _warm(registry.data)
-            meters = {
-                name: stack.enter_context(open_link(LINKS[name], runs / f"link-{name}", registry))
-                for name in dict.fromkeys(case.link for case in cases)
-            }
-            session = Session(ground, peers, cases, workloads, references, meters)
-            machine = Machine.here(ground.says)
-            results = session.measure(options.rounds, options.observed_rounds)
-            timelines = list(session.trace()) if options.observed_rounds else []
+        yield runs
     finally:
         shutil.rmtree(runs)
+
+
+def measure(options: argparse.Namespace, cases: Sequence[Case], runs: Path) -> Document:
+    """Run all rounds of all cases, each run in a place of its own below ``runs``."""
+    names = dict.fromkeys(case.scenario for case in cases)
+    workloads = {name: build_workload(SCENARIOS[name], options.sources) for name in names}
+    with ExitStack() as stack:
+        prefix = stack.enter_context(peer_prefix())
+        peers = _peers(cases, prefix)
+        ground = _ground(options, runs, cases, workloads, prefix)
+        registry = stack.enter_context(docker_registry(options.sources / "registry"))
+        references = {
+            name: [push_image(image, registry) for image in workload.images] for name, workload in workloads.items()
+        }
+        _warm(registry.data)
+        meters = {
+            name: stack.enter_context(open_link(LINKS[name], runs / f"link-{name}", registry))
+            for name in dict.fromkeys(case.link for case in cases)
+        }
+        session = Session(ground, peers, cases, workloads, references, meters)
+        machine = Machine.here(ground.says)
+        results = session.measure(options.rounds, options.observed_rounds)
+        timelines = list(session.trace()) if options.observed_rounds else []
     return Document(
         now(),
         revision(),

@@ -85,16 +85,13 @@ def judge(base: Result, new: Result, files: int) -> list[Verdict]:
 def guard(base: str, rounds: int, work: Path, sources: Path) -> None:
     """Measure both revisions, taking turns, and end with exit code 1 if this one is worse."""
     with _checked_out(base) as python:
-        old, new = measure_both(python, max(rounds, PAIRS), work, sources)
-    files = build_workload(SCENARIOS[SCENARIO], sources).files
-    verdicts = judge(old, new, files)
-    print("\n".join(map(str, verdicts)))
+        verdicts = compare(python, max(rounds, PAIRS), work, sources)
     if any(verdict.is_worse for verdict in verdicts):
         raise SystemExit(1)
 
 
-def measure_both(python: str, rounds: int, work: Path, sources: Path) -> tuple[Result, Result]:
-    """Run the asyncpull of another interpreter and ours on the same images; return the results of both."""
+def compare(python: str, rounds: int, work: Path, sources: Path) -> list[Verdict]:
+    """Run the asyncpull of another interpreter and ours on the same images; say what that comes to, and return it."""
     workload = build_workload(SCENARIOS[SCENARIO], sources)
     work.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -111,7 +108,9 @@ def measure_both(python: str, rounds: int, work: Path, sources: Path) -> tuple[R
             {"loopback": meter},
         )
         results = {result.peer: result for result in session.measure(rounds, COUNTED)}
-    return results[BASE], results[OURS]
+        verdicts = judge(results[BASE], results[OURS], workload.files)
+        print("\n".join(map(str, verdicts)), flush=True)  # deleting what the runs have left takes a while
+    return verdicts
 
 
 @contextmanager
