@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.command import PROJECT
-from tests.support.hostile_layers import ATTACKS, BASE, HUGE, Attack, Made, Refused
+from tests.support.hostile_layers import ATTACKS, BASE, Attack, Made, Refused
 from tests.support.hostile_pulls import differences, outside_of
 from tests.support.images import image
 from tests.support.ordinary_user import UID, OrdinaryUser
@@ -38,8 +38,7 @@ pytestmark = pytest.mark.root
 
 MEMORY_KIB = 300 << 10
 """What a worker may need, whatever the layer: the largest window of zstd, and as much for the rest."""
-SECONDS = 1800
-FULL = os.environ.get("ASYNCPULL_TEST_FULL") == "1"
+SECONDS = 240
 
 
 def by_root(place: Path, *arguments: str) -> Ended:
@@ -123,7 +122,6 @@ async def attack_all(who: Attacked, place: Path, attacks: Sequence[Attack]) -> C
         for number, attack in enumerate(attacks):
             registry.add_image(f"attack/n{number}", "1", attack.image(str(campaign.outside)))
         arguments = [str(place / "store"), who.driver, registry.address, str(campaign.outside)]
-        arguments += ["huge"] if attacks is HUGE else []
         try:
             ended = await asyncio.to_thread(who.run, place, *arguments)
         except pytest.skip.Exception as reason:
@@ -155,13 +153,6 @@ def test_attack(campaigns: Mapping[str, Campaign], who: str, attack: Attack) -> 
     if campaigns[who].skipped:
         pytest.skip(campaigns[who].skipped)
     judge(campaigns[who], attack)
-
-
-@pytest.mark.skipif(not FULL, reason="takes minutes; ASYNCPULL_TEST_FULL=1 runs it")
-@pytest.mark.timeout(SECONDS)
-@pytest.mark.parametrize("attack", HUGE, ids=lambda attack: attack.name)
-def test_huge_attack(attack: Attack, tmp_path: Path) -> None:
-    judge(asyncio.run(attack_all(ATTACKED["root"], tmp_path / "n", HUGE)), attack)
 
 
 def judge(campaign: Campaign, attack: Attack) -> None:

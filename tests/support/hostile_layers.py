@@ -645,7 +645,7 @@ _DEEP: Final = "/".join(["d"] * 2000)
 
 
 def _masses(files: int, markers: int) -> tuple[Attack, Attack]:
-    """Twice as many take twice as long, as test_steps.py shows; here they are seen to end, and in how much memory."""
+    """Twice as many take twice as long, as test_steps.py shows, and how much memory test_masses.py."""
     names = [f"f{number}" for number in range(files)]
     return (
         Attack(f"{files} empty files", one(*map(file, names)), Made(dict.fromkeys(names, "file"))),
@@ -668,5 +668,3 @@ MASSES: Final = (
 )
 
 ATTACKS: Final = (*NAMES, *LINKS, *METADATA, *WHITEOUTS, *NUMBERS, *STREAMS, *MASSES)
-HUGE: Final = _masses(1_000_000, 100_000)
-"""Those that take minutes."""

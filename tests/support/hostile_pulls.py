@@ -1,8 +1,7 @@
 """Pulls hostile images into a store, one after another, and tells as lines of JSON how each ended.
 
 A program of its own, so that it can be run by anybody: ``python -m tests.support.hostile_pulls`` with a directory for
-the store, its driver, the address of the registry, and the directory that the attacks aim at, and ``huge`` for those
-that take minutes. What every attack is
+the store, its driver, the address of the registry, and the directory that the attacks aim at. What every attack is
 looked at for: the error, or the tree of the last layer and what a check of the store says; what else has changed in the
 store, and outside; how much memory the worst worker had so far.
 """
@@ -28,13 +27,10 @@ from asyncpull.registry.config import RegistryAccess
 from asyncpull.store.config import StoreOverrides, load_config
 from asyncpull.store.store import Store
 from asyncpull.trust.policyfile import TrustOptions
-from tests.support.hostile_layers import ATTACKS, HUGE
+from tests.support.hostile_layers import ATTACKS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from asyncpull.plan import PulledImage
-    from tests.support.hostile_layers import Attack
 
 # What every pull touches, whatever comes of it: places for what is on its way, and locks.
 _PASSING = frozenset({"tempdirs", "tmp", "staging"})
@@ -180,13 +176,13 @@ class Range:
         return {"tree": tree, "findings": [str(finding) for finding in report.findings]}
 
 
-async def main(root: Path, driver: str, registry: str, outside: Path, attacks: Sequence[Attack]) -> None:
+async def main(root: Path, driver: str, registry: str, outside: Path) -> None:
     config = load_config(overrides=StoreOverrides(graph_root=root, run_root=root.with_name("run"), driver=driver))
     async with Store.open(config) as store:
         grounds = Range(store, root, registry, outside)
         async with grounds.puller(Limits(workers=2)) as puller:
             await puller.pull(f"{registry}/attack/base:1")
-            for number, attack in enumerate(attacks):
+            for number, attack in enumerate(ATTACKS):
                 if attack.ceilings is None:
                     outcome = await grounds.attack(puller, number, attack.name)
                 else:
@@ -196,5 +192,4 @@ async def main(root: Path, driver: str, registry: str, outside: Path, attacks: S
 
 
 if __name__ == "__main__":
-    chosen = HUGE if sys.argv[5:] == ["huge"] else ATTACKS
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4]), chosen))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])))
