@@ -61,12 +61,15 @@ def main() -> int:
     if chosen.runs is not None:
         extent = [f"-runs={chosen.runs}", "-seed=1"]
     executed, found = 0, list[Path]()
-    with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as tempfile.tempdir:
+    # Not a TemporaryDirectory: a fuzzer that has found something would remove it when it ends.
+    tempfile.tempdir = tempfile.mkdtemp(dir=_IN_MEMORY)
+    try:
         for name in names:
             count, reproducers = fuzz(targets[name], extent, chosen.place.resolve())
             print(f"{name}: {count} executions{''.join(f', FOUND {path}' for path in reproducers)}", flush=True)
             executed, found = executed + count, found + reproducers
-    tempfile.tempdir = None
+    finally:
+        shutil.rmtree(tempfile.tempdir)
     print(f"{executed} executions of {len(names)} targets, {len(found)} findings")
     return 1 if found else 0
 
@@ -91,7 +94,8 @@ def fuzz(target: Target, extent: Sequence[str], place: Path) -> tuple[int, list[
         words = place / f"{target.name}.dict"
         words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
         options.append(f"-dict={words}")
-    options += [f"-timeout={_SLOW_SECONDS}", f"-rss_limit_mb={_RESIDENT_MIB}", f"-artifact_prefix={found}/"]
+    options += [f"-timeout={_SLOW_SECONDS}", f"-report_slow_units={_SLOW_SECONDS}"]
+    options += [f"-rss_limit_mb={_RESIDENT_MIB}", f"-artifact_prefix={found}/"]
     child = os.fork()
     if not child:
         _become_fuzzer(target, [*options, "-print_final_stats=1", str(corpus)], log)
