@@ -12,16 +12,17 @@ import pytest
 
 from tests.support.images import image
 from tests.support.samples import base_layer, rich_image
+from tests.support.stores import SharedStore, workplace
 from tests.support.tars import directory, file, symlink, tar, whiteout
 from tests.support.trees import TreeEntry, differences, list_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.docker_registry import Registry
-    from tests.support.images import Flavour, Image
-    from tests.support.stores import SharedStore
+    from tests.support.images import Image
+    from tests.support.peers import Peer
 
     StoreMaker = Callable[[str], SharedStore]
 
@@ -31,20 +32,23 @@ RAW = 2
 """Type of a tar-split object that holds raw bytes of the archive; the other type, 1, stands for a file's payload."""
 
 
-@pytest.fixture(params=["oci", "docker"])
-def flavour(request: pytest.FixtureRequest) -> Flavour:
-    chosen: Flavour = request.param
-    return chosen
-
-
-@pytest.fixture
-def stores(new_store: StoreMaker, registry: Registry, flavour: Flavour) -> tuple[SharedStore, SharedStore, Image]:
-    """The same image in a store of ours and in one of podman's."""
+@pytest.fixture(
+    scope="module",
+    params=[(name, flavour) for name in ("newest", "debian") for flavour in ("oci", "docker")],
+    ids="-".join,
+)
+def stores(request: pytest.FixtureRequest, registry: Registry) -> Iterator[tuple[SharedStore, SharedStore, Image]]:
+    """The same image in a store of ours and in one of podman's, to be looked at by several tests."""
+    name, flavour = request.param
+    peer: Peer = request.getfixturevalue(name)
     wanted = rich_image(flavour=flavour)
     reference = registry.push(f"same/{flavour}", "1", wanted)
-    ours, theirs = new_store("ours"), new_store("theirs")
-    assert ours.pull(reference) == theirs.podman_pull(reference) == wanted.id
-    return ours, theirs, wanted
+    with workplace(peer) as place:
+        ours, theirs = (SharedStore(peer, place / whose) for whose in ("ours", "theirs"))
+        for store in (ours, theirs):
+            store.directory.mkdir()
+        assert ours.pull(reference) == theirs.podman_pull(reference) == wanted.id
+        yield ours, theirs, wanted
 
 
 def _without_times(records: list[dict[str, object]], key: str) -> list[dict[str, object]]:
