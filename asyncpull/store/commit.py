@@ -70,7 +70,16 @@ def prepare(layers: Layers, image: NewImage) -> None:
                 directory = below.directory if below else layers.driver.directory(layer.parent)
                 parent = Parent(layer.parent, directory)
             layers.driver.connect(layer.staged.directory, parent)
-        if layers.is_synced:
+    sync(layers)
+
+
+def sync(layers: Layers) -> None:
+    """Wait until what was written to the file systems of layers is on the disk, unless nobody wants that.
+
+    Raises NoSpaceError, StoreWriteError, StoreError; an error of the disk is told once, to whoever syncs first.
+    """
+    if layers.is_synced:
+        with disk_errors(layers.directory):
             homes = (*layers.driver.homes.own, layers.directory)
             roots = {path.stat().st_dev: path for path in homes}
             for path in roots.values():

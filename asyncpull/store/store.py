@@ -6,9 +6,11 @@ either done all of its work or none of it.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import asyncio
+import time
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asyncpull.errors import NotInStoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked
@@ -27,6 +29,7 @@ from asyncpull.store.removal import name_to_untag, remove_container, remove_imag
 from asyncpull.store.sections import Sections
 from asyncpull.store.staging import NewImage, Staging
 from asyncpull.store.upkeep import Upkeep
+from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
     from asyncpull.store.staging import StagedLayer
     from asyncpull.store.views import ContainerRecord, ImageRecord
 
+# Seconds between two syncs while something is staged, and how long one may take for there to be another one.
+_SYNC_PAUSE: Final = 0.5
+_SLOW_SYNC: Final = 1.0
+
 
 class Store(Upkeep, Exporter):
     """An open store; made by ``Store.open``, and of no use after its body.
@@ -50,6 +57,7 @@ class Store(Upkeep, Exporter):
 
     def __init__(self, config: StoreConfig) -> None:
         super().__init__(config, Sections(config, open_driver(config)))
+        self._is_syncing = False
 
     # ---------------------------------------------------------------------------------------------- opening
 
@@ -147,6 +155,41 @@ class Store(Upkeep, Exporter):
             yield staging
         finally:
             await self._sections.chore(staging.remove)
+
+    @asynccontextmanager
+    async def writing_out(self) -> AsyncIterator[None]:
+        """Have the disk keep up with what is staged in the body, so that the commit after it has less to wait for.
+
+        The file system is synced twice a second, until one sync takes longer than a second: so slow a disk has enough
+        to do, and who cancels the body waits for a sync to end. What goes wrong is raised at the end of the body, since
+        nobody else will be told. Raises NoSpaceError, StoreWriteError, StoreError.
+        """
+        ended = asyncio.Event()
+        keeping_up = asyncio.ensure_future(self._keep_up(ended))
+        try:
+            yield
+        finally:
+            ended.set()
+            await finish(keeping_up)
+            failure = keeping_up.exception()
+        if failure is not None:
+            raise failure
+
+    async def _keep_up(self, ended: asyncio.Event) -> None:
+        took = 0.0
+        while took < _SLOW_SYNC:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SYNC_PAUSE):
+                    await ended.wait()
+                    return
+            if self._is_syncing:
+                continue  # for another pull, and for this one too
+            began, self._is_syncing = time.monotonic(), True
+            try:
+                await self._sections.chore(committing.sync, self._sections.layers)
+            finally:
+                self._is_syncing = False
+            took = time.monotonic() - began
 
     async def new_layer(self, staging: Staging, parent: str | None, below: StagedLayer | None = None) -> StagedLayer:
         """Make room in ``staging`` for a layer on the layer ``parent``, which is ``below`` where that is staged too.
