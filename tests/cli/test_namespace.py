@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -75,13 +74,7 @@ def test_many_ids_where_they_are_granted(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_not_allowed_is_77_and_says_what_would_help(tmp_path: Path) -> None:
     user = OrdinaryUser(tmp_path)
-    ended = subprocess.run(
-        [sys.executable, "-c", FORBIDDEN, user.python, "-m", "asyncpull", "unshare", "true"],
-        env=user.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = user.run_as_root(sys.executable, "-c", FORBIDDEN, user.python, "-m", "asyncpull", "unshare", "true")
     assert ended.returncode == 77
     assert "user namespace is missing" in ended.stderr
     assert "max_user_namespaces" in ended.stderr

@@ -42,27 +42,28 @@ SECONDS = 240
 
 
 def by_root(place: Path, *arguments: str) -> Ended:
-    return run_in(place, sys.executable, "-m", "tests.support.hostile_pulls", *arguments)
+    return subprocess.run(
+        [sys.executable, "-m", "tests.support.hostile_pulls", *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(place), "PYTHONPATH": str(PROJECT)},
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
 
 
 def by_root_of_a_namespace(place: Path, *arguments: str) -> Ended:
     user = OrdinaryUser(place)
     give_to(place, FIRST)
     command = (sys.executable, "-m", "tests.support.user_namespace", user.python, "-m", "tests.support.hostile_pulls")
-    return run_in(place, *command, *arguments, environment=user.environment())
+    return user.run_as_root(*command, *arguments)
 
 
 def by_an_ordinary_user(place: Path, *arguments: str) -> Ended:
     user = OrdinaryUser(place, f"{UID}:200000:65536\n")
     give_to(place, UID)
     return user.asyncpull("unshare", user.python, "-m", "tests.support.hostile_pulls", *arguments)
-
-
-def run_in(place: Path, *command: str, environment: Mapping[str, str] | None = None) -> Ended:
-    environment = environment or {"PATH": os.environ["PATH"], "HOME": str(place), "PYTHONPATH": str(PROJECT)}
-    return subprocess.run(
-        command, env=environment, cwd=place, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
 
 
 def give_to(place: Path, uid: int) -> None:
