@@ -11,7 +11,7 @@ from asyncpull.errors import AsyncpullError, DigestMismatchError, InvalidReferen
 from asyncpull.limits import Limits
 from asyncpull.plan import PulledImage, PullPolicy
 from asyncpull.prefetch import prefetch
-from asyncpull.progress import FetchStarted, Resolved
+from asyncpull.progress import FetchStarted, LayerQueued
 from asyncpull.pull import Puller
 from asyncpull.registry.config import RegistryAccess
 from asyncpull.store.store import Store
@@ -125,7 +125,7 @@ async def test_the_largest_blobs_go_first(tmp_path: Path) -> None:
             running = asyncio.ensure_future(prefetch(puller, [bench.offer(first, "first"), *references]))
             async with asyncio.timeout(PATIENCE):
                 await bench.registry.until_asked(blob)
-                while len(bench.heard.of(Resolved)) < 9:
+                while len(bench.heard.of(LayerQueued)) < 9:
                     await asyncio.sleep(0.005)
                 gate.set()
                 await running

@@ -162,7 +162,7 @@ class Store(Upkeep, Exporter):
 
         The file system is synced twice a second, until one sync takes longer than a second: so slow a disk has enough
         to do, and who cancels the body waits for a sync to end. What goes wrong is raised at the end of the body, since
-        nobody else will be told. Raises NoSpaceError, StoreWriteError, StoreError.
+        nobody else will be told. Takes no lock. Raises NoSpaceError, StoreWriteError, StoreError.
         """
         ended = asyncio.Event()
         keeping_up = asyncio.ensure_future(self._keep_up(ended))
