@@ -61,15 +61,13 @@ def main() -> int:
     if chosen.runs is not None:
         extent = [f"-runs={chosen.runs}", "-seed=1"]
     executed, found = 0, list[Path]()
-    # Not a TemporaryDirectory: a fuzzer that has found something would remove it when it ends.
-    tempfile.tempdir = tempfile.mkdtemp(dir=_IN_MEMORY)
-    try:
-        for name in names:
-            count, reproducers = fuzz(targets[name], extent, chosen.place.resolve())
-            print(f"{name}: {count} executions{''.join(f', FOUND {path}' for path in reproducers)}", flush=True)
-            executed, found = executed + count, found + reproducers
-    finally:
-        shutil.rmtree(tempfile.tempdir)
+    for name in names:
+        # Removed by this line and no other: what unwinds in a fuzzer that has found something must not do it.
+        tempfile.tempdir = tempfile.mkdtemp(dir=_IN_MEMORY)
+        count, reproducers = fuzz(targets[name], extent, chosen.place.resolve())
+        shutil.rmtree(tempfile.tempdir, ignore_errors=True)
+        print(f"{name}: {count} executions{''.join(f', FOUND {path}' for path in reproducers)}", flush=True)
+        executed, found = executed + count, found + reproducers
     print(f"{executed} executions of {len(names)} targets, {len(found)} findings")
     return 1 if found else 0
 
