@@ -31,7 +31,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -48,6 +48,7 @@ from asyncpull.errors import (
 from asyncpull.proxies import Proxies
 from asyncpull.stall import StallLimits, StallWatch
 from asyncpull.tls import TlsFiles, make_context
+from asyncpull.urls import origin, redact, redirected, resolved
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -88,30 +89,6 @@ class Stream:
 
     length: int
     open: Callable[[], AsyncIterator[bytes | memoryview]]
-
-
-def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of ``url``: what two requests must share to share an Authorization. Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not an absolute http or https URL")
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def resolved(url: str, named: str) -> str:
-    """The URL that a header in the answer of ``url`` has ``named``. Raises UnavailableError for any but http(s)."""
-    try:
-        target = urljoin(url, named)
-        origin(target)
-    except ValueError as error:
-        raise UnavailableError(f"{redact(url)}: leads to something that is no http or https URL") from error
-    return target
-
-
-def redact(url: str) -> str:
-    """``url`` for a message: user information dropped, and of a query only that there is one."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + ("?…" if parts.query else "")
 
 
 class HttpResponse:
@@ -290,7 +267,7 @@ class HttpClient:
         know who we are; ConfigurationError for certificates and proxies that cannot be used; and what a Stream raises.
         """
         if home is not None:
-            url = _next_url(home, url, plain_http=plain_http)
+            url = redirected(home, url, plain_http=plain_http)
         home = home or url
         homeland, is_foreign, tls = origin(home), False, tls or TlsFiles()
         for _ in range(REDIRECT_LIMIT):
@@ -314,7 +291,7 @@ class HttpClient:
                     return
             if body is not None and response.status not in _SAME_METHOD:
                 method, body = "GET", None
-            url = _next_url(url, location, plain_http=plain_http)
+            url = redirected(url, location, plain_http=plain_http)
         raise UnavailableError(f"{redact(url)}: more than {REDIRECT_LIMIT} redirects")
 
     async def _refuse_next_door(self, home: str, url: str) -> None:
@@ -489,13 +466,6 @@ def _refused_by_proxy(subject: str, proxy: str, status: int) -> SourceError:
     if status == HTTPStatus.FORBIDDEN:
         return UnavailableError(f"{subject}: the proxy {redact(proxy)} does not allow this")
     return UnavailableError(f"{subject}: the proxy {redact(proxy)} answers {status}", temporary=status >= 500)
-
-
-def _next_url(url: str, location: str, *, plain_http: bool) -> str:
-    target = resolved(url, location)
-    if origin(target)[0] == "http" and origin(url)[0] == "https" and not plain_http:
-        raise UnavailableError(f"{redact(url)}: redirects from https to {redact(target)}, which is refused")
-    return target
 
 
 @contextmanager

@@ -34,6 +34,7 @@ LEVELS = [
         "tls",
         "tree",
         "turnstile",
+        "urls",
         "waiting",
         "yamlfile",
     },

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.errors import DocumentTooLargeError, StoreError, TemporaryError, UnavailableError
-from asyncpull.http import HttpClient, HttpTimeouts, Stream, origin, redact
+from asyncpull.http import HttpClient, HttpTimeouts, Stream
 from tests.support.registry_faults import chunked, cut, header, redirect, slow_head, stall, status, until_close
 from tests.support.registry_simulator import RegistrySimulator
 
@@ -51,37 +51,6 @@ async def secure(tmp_path: Path) -> AsyncIterator[RegistrySimulator]:
     context.load_cert_chain(certificate, key)
     async with RegistrySimulator(tls=context) as simulator:
         yield simulator
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("https://Example.org/a", ("https", "example.org", 443)),
-        ("http://example.org", ("http", "example.org", 80)),
-        ("http://u:p@example.org:8080/", ("http", "example.org", 8080)),
-        ("https://[::1]:5000/x", ("https", "::1", 5000)),
-    ],
-)
-def test_origins(url: str, expected: tuple[str, str, int]) -> None:
-    assert origin(url) == expected
-
-
-@pytest.mark.parametrize("url", ["ftp://example.org", "/v2/", "https://", "https://h:99999/", ""])
-def test_what_has_no_origin(url: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        origin(url)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        (f"https://example.org/a/b?{SECRET}#x", "https://example.org/a/b?…"),
-        ("https://me:secret@example.org:1/a", "https://example.org:1/a"),
-        ("https://example.org/a", "https://example.org/a"),
-    ],
-)
-def test_redaction(url: str, expected: str) -> None:
-    assert redact(url) == expected
 
 
 async def test_every_request_says_who_we_are_and_wants_no_compression(

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from asyncpull.errors import AsyncpullError, AuthenticationError, SourceError, UnavailableError
-from asyncpull.http import Stream, origin
+from asyncpull.http import Stream
 from asyncpull.log import Log
 from asyncpull.registry.auth import Scope, parse_challenges
 from asyncpull.registry.door import Door, Visit
 from asyncpull.registry.notice import parse_notices
 from asyncpull.registry.ratelimit import RateLimit, parse_rate_limit
 from asyncpull.registry.refusal import ERROR_BODY_LIMIT, refusal
+from asyncpull.urls import origin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

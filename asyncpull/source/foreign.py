@@ -20,8 +20,7 @@ from asyncpull.errors import (
     SourceError,
     UnavailableError,
 )
-from asyncpull.http import HttpClient, redact
-from asyncpull.http import origin as url_origin
+from asyncpull.http import HttpClient
 from asyncpull.log import Log
 from asyncpull.proxies import Proxies
 from asyncpull.registry.extent import extent
@@ -30,6 +29,8 @@ from asyncpull.retry import RetryPolicy, retrying
 from asyncpull.spec.digest import verify_bytes
 from asyncpull.spec.manifest import UNKNOWN_SIZE
 from asyncpull.spec.source import BlobResponse
+from asyncpull.urls import origin as url_origin
+from asyncpull.urls import redact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

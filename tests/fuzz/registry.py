@@ -18,7 +18,6 @@ from asyncpull.errors import (
     UnavailableError,
     UsageError,
 )
-from asyncpull.http import origin, redact
 from asyncpull.proxies import Proxies, without_secret
 from asyncpull.registry import authfile
 from asyncpull.registry.auth import (
@@ -45,6 +44,7 @@ from asyncpull.registry.registriesconf import RegistriesConf
 from asyncpull.registry.shortnames import ShortNameMode, candidates, parse_aliases
 from asyncpull.registry.toml import Table
 from asyncpull.spec.reference import parse_reference
+from asyncpull.urls import origin, redact
 from tests.fuzz.spec import DIGITS, deep
 from tests.fuzz.target import Target, halves, text_of
 
