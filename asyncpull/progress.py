@@ -38,6 +38,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# An event about a blob for every so many bytes of it, or every hundredth of it if that is more.
+_TELL_BYTES = 256 << 10
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -302,3 +305,23 @@ class Teller:
     def __call__(self, event: Callable[..., Event], **fields: object) -> None:
         """Tell an event of this kind, with these fields."""
         self.reporter.report(event(self.pull, self.reference, **fields))
+
+    def position(
+        self,
+        event: Callable[..., Event],
+        digest: str,
+        size: int,
+        also: Callable[[int], None] = lambda position: None,
+    ) -> Callable[[int], None]:
+        """A listener that tells of positions in a blob now and then, and hands every one to ``also``."""
+        stride = max(_TELL_BYTES, size // 100)
+        told = 0
+
+        def listen(position: int) -> None:
+            nonlocal told
+            also(position)
+            if position - told >= stride or position == size:
+                told = position
+                self(event, digest=digest, position=position)
+
+        return listen

@@ -39,7 +39,6 @@ from asyncpull.store.staging import NewImage, NewLayer
 from asyncpull.waiting import run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     from asyncpull.extract.pool import WorkerPool
@@ -48,14 +47,10 @@ if TYPE_CHECKING:
     from asyncpull.plan import LayerStep, PullPlan, ResolvedImage
     from asyncpull.progress import Teller
     from asyncpull.sharing import Share
-    from asyncpull.spec.manifest import Descriptor
     from asyncpull.spec.source import Source
     from asyncpull.store.staging import StagedLayer, Staging
     from asyncpull.store.store import Store
     from asyncpull.store.views import LayerRecord
-
-# An event about a blob for every so many bytes of it, or every hundredth of it if that is more.
-_TELL_BYTES = 256 << 10
 
 _log = Log(__name__)
 
@@ -229,7 +224,7 @@ class LayerStager:
             return self.fetcher.open(
                 step.blob,
                 self.source,
-                on_front=self._teller(FetchAdvanced, step.blob, front.advance),
+                on_front=self.tell.position(FetchAdvanced, str(step.blob.digest), step.blob.size, front.advance),
                 on_retry=lambda reason, delay: self.tell(FetchRetried, digest=digest, reason=reason, delay=delay),
                 on_origin=lambda origin: self.tell(FetchServed, digest=digest, origin=origin),
                 still_wanted=lambda: self._is_still_missing(step),
@@ -271,7 +266,7 @@ class LayerStager:
                 base=str(staged.base) if staged.base else None,
                 ceilings=self.ceilings,
             )
-            on_advance = self._teller(ExtractAdvanced, step.blob)
+            on_advance = self.tell.position(ExtractAdvanced, str(step.blob.digest), step.blob.size)
             result = await self.pool.run(job, (blob.fd, *self.staging.lock_fds), front, on_advance)
             return staged, cast("Extracted", result)
 
@@ -309,25 +304,6 @@ class LayerStager:
         await self.pool.run(
             AdoptJob(tuple(diffs), implied, self.store.marks, self.store.config.rootless), self.staging.lock_fds
         )
-
-    def _teller(
-        self,
-        event: type[FetchAdvanced | ExtractAdvanced],
-        blob: Descriptor,
-        also: Callable[[int], None] = lambda position: None,
-    ) -> Callable[[int], None]:
-        """A listener that tells of a blob's progress now and then, and hands every position to ``also``."""
-        stride = max(_TELL_BYTES, blob.size // 100)
-        told = 0
-
-        def listen(position: int) -> None:
-            nonlocal told
-            also(position)
-            if position - told >= stride or position == blob.size:
-                told = position
-                self.tell(event, digest=str(blob.digest), position=position)
-
-        return listen
 
 
 def reach_of(store: Store) -> Reach:

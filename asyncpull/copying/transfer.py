@@ -59,9 +59,6 @@ if TYPE_CHECKING:
 # Below this a blob is not worth a file.
 HELD_BYTES = 256 << 10
 
-# An event about a blob for every so many bytes of it, or every hundredth of it if that is more.
-_TELL_BYTES = 256 << 10
-
 
 class Transfer:
     """Moves blobs from ``source`` to ``destination``, at most ``at_once`` at a time.
@@ -166,10 +163,14 @@ class Transfer:
             held = HeldContent(await self.source.blob_bytes(blob, HELD_BYTES))
             await self._put(blob, held)
         elif isinstance(self.source, LocalSource):
-            async with lying(self.source, blob, self._teller(PutAdvanced, blob)) as content:
+            async with lying(
+                self.source, blob, self.tell.position(PutAdvanced, str(blob.digest), blob.size)
+            ) as content:
                 await self._put(blob, content)
         elif not self.source.registry:
-            async with received(self.source, blob, self.room, self._teller(PutAdvanced, blob)) as content:
+            async with received(
+                self.source, blob, self.room, self.tell.position(PutAdvanced, str(blob.digest), blob.size)
+            ) as content:
                 await self._put(blob, content)
         else:
             await self._fetch(blob)
@@ -215,7 +216,11 @@ class Transfer:
                 new = replace(blob, digest=made.digest, size=made.size)
                 mover = linker(fd)
                 async with FileContent(
-                    new, fd, mover=mover, is_verified=True, on_read=self._teller(PutAdvanced, new)
+                    new,
+                    fd,
+                    mover=mover,
+                    is_verified=True,
+                    on_read=self.tell.position(PutAdvanced, str(new.digest), new.size),
                 ) as content:
                     self._cache.record_contents(blob.digest, made.diff_id, made.before)
                     self._cache.record_contents(made.digest, made.diff_id, made.after)
@@ -271,7 +276,9 @@ class Transfer:
 
         async def use(fetching: FetchingBlob) -> None:
             self.tell(FetchStarted, digest=str(blob.digest), size=blob.size, position=fetching.front)
-            async with fetched(fetching, front, self.room, self._teller(PutAdvanced, blob)) as content:
+            async with fetched(
+                fetching, front, self.room, self.tell.position(PutAdvanced, str(blob.digest), blob.size)
+            ) as content:
                 await self._put(blob, content, is_fetched=True)
 
         try:
@@ -293,29 +300,10 @@ class Transfer:
         return self._fetcher.open(
             blob,
             self.source,
-            on_front=self._teller(FetchAdvanced, blob, front.advance),
+            on_front=self.tell.position(FetchAdvanced, str(blob.digest), blob.size, front.advance),
             on_retry=lambda reason, delay: self.tell(FetchRetried, digest=digest, reason=reason, delay=delay),
             on_origin=lambda origin: self.tell(FetchServed, digest=digest, origin=origin),
             still_wanted=None if is_for_reading else is_missing,
             afresh=afresh,
             origin=origin,
         )
-
-    def _teller(
-        self,
-        event: type[FetchAdvanced | PutAdvanced],
-        blob: Descriptor,
-        also: Callable[[int], None] = lambda position: None,
-    ) -> Callable[[int], None]:
-        """A listener that tells of a blob's progress now and then, and hands every position to ``also``."""
-        stride = max(_TELL_BYTES, blob.size // 100)
-        told = 0
-
-        def listen(position: int) -> None:
-            nonlocal told
-            also(position)
-            if position - told >= stride or position == blob.size:
-                told = position
-                self.tell(event, digest=str(blob.digest), position=position)
-
-        return listen
