@@ -131,6 +131,10 @@ async def copy(source: str, goal: str, options: CopyOptions) -> None:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file below a directory, but for blobs that nothing lists."""
-    found = (path for path in directory.rglob("*") if path.is_file() and "blobs" not in path.parts)
+    """Every file below a directory, but for blobs that nothing lists, and what is kept for the next copy."""
+    found = (
+        path
+        for path in directory.rglob("*")
+        if path.is_file() and not any(part == "blobs" or part.endswith(".asyncpull") for part in path.parts)
+    )
     return {str(path.relative_to(directory)): path.read_bytes() for path in found}

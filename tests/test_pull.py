@@ -35,6 +35,8 @@ from asyncpull.plan import PullPolicy
 from asyncpull.progress import FetchRetried, LockAwaited, PullCompleted, PullStarted, Resolved
 from asyncpull.pull import Puller
 from asyncpull.registry.config import RegistryAccess
+from asyncpull.spec.digest import Digest
+from asyncpull.spool import recorded_bytes
 from tests.support import images, tars
 from tests.support.pulls import AMD64, HURRY, PATIENCE, Bench, Steps, bench_at, children, layer, open_fds
 from tests.support.registry_faults import cut, flip, hold, status, surplus, truncated, without_ranges
@@ -475,13 +477,13 @@ async def test_one_of_two_that_share_a_download_is_cancelled(bench: Bench) -> No
     shared = layer("shared", 400_000)
     first, second = (images.image([shared], comment=name) for name in "12")
     bench.registry.on("/blobs/" + first.layers[0].digest, hold(gate, 100_000))
-    pulls = [
-        asyncio.create_task(bench.puller.pull(bench.offer(target, tag)))
-        for target, tag in ((first, "1"), (second, "2"))
-    ]
+    pulls = [asyncio.create_task(bench.puller.pull(bench.offer(first, "1")))]
+    digest, size = Digest.parse(first.layers[0].digest), len(first.layers[0].data)
+    while recorded_bytes(bench.store.spool_root, digest, size) < 100_000:
+        await asyncio.sleep(0.005)
+    pulls.append(asyncio.create_task(bench.puller.pull(bench.offer(second, "2"))))
     while len(bench.heard.of(Resolved)) < 2:
         await asyncio.sleep(0.005)
-    await bench.registry.until_asked(first.layers[0].digest)
     pulls[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await pulls[0]
