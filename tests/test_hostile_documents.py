@@ -131,10 +131,15 @@ async def copy(source: str, goal: str, options: CopyOptions) -> None:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file below a directory, but for blobs that nothing lists, and what is kept for the next copy."""
+    """Every file below a directory, but for blobs that nothing lists, and what is kept for the next copy.
+
+    That goes for the file that says of a directory which kind it is: without a manifest it holds no image.
+    """
     found = (
         path
         for path in directory.rglob("*")
-        if path.is_file() and not any(part == "blobs" or part.endswith(".asyncpull") for part in path.parts)
+        if path.is_file()
+        and path != directory / "dir/version"
+        and not any(part == "blobs" or part.endswith(".asyncpull") for part in path.parts)
     )
     return {str(path.relative_to(directory)): path.read_bytes() for path in found}
