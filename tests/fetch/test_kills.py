@@ -120,8 +120,7 @@ def test_ten_pulls_of_the_same_image_are_one(served: Served, tmp_path: Path) -> 
     ended = [(process.communicate(), process.returncode) for process in pulls]
     assert [code for _, code in ended] == [0] * 10, ended
     assert {out for (out, _), _ in ended} == {f"{served.image.id}\n".encode()}
-    # One download, not two: what connections lose that end early depends on how busy ten starts make the machine.
-    assert served.sent() - before <= 1.5 * served.size
+    assert served.sent() - before <= 1.05 * served.size
     clean(command, len(SIZES))
 
 
