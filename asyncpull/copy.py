@@ -21,7 +21,7 @@ import stat
 import tempfile
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -31,6 +31,7 @@ from asyncpull.copying.image import CopiedImage, ImageCopy, copies_referrers
 from asyncpull.copying.notary import open_notary
 from asyncpull.copying.plan import CopyOptions, Instances
 from asyncpull.copying.transfer import Transfer
+from asyncpull.dataclass import dataclass
 from asyncpull.destination.opening import open_destination
 from asyncpull.errors import UsageError
 from asyncpull.events import EventHub

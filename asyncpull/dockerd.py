@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import (
     AuthenticationError,
     ConfigurationError,

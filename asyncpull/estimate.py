@@ -15,9 +15,9 @@ careful: the Debian image of the benchmark has one in 40 kB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from asyncpull.dataclass import dataclass
 from asyncpull.plan import LayerAction
 from asyncpull.spec.mediatype import is_plain_layer
 

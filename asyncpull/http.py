@@ -28,7 +28,6 @@ import base64
 import socket
 import ssl
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -38,6 +37,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from asyncpull.addresses import addresses_of, is_next_door
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import (
     AuthenticationError,
     DocumentTooLargeError,

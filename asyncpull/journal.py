@@ -20,12 +20,12 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from fastcrc import crc64
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import NoSpaceError, StoreWriteError
 from asyncpull.ranges import Range
 

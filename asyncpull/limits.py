@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from asyncpull.dataclass import dataclass
 from asyncpull.fetch.congestion import CongestionLimits
 from asyncpull.fetch.fetcher import MEMORY
 from asyncpull.fetch.scheduler import SchedulerLimits

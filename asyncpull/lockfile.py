@@ -35,11 +35,11 @@ import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from asyncpull import kernel
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import StoreError, StoreWriteError
 from asyncpull.lockholders import LockHolder, holders_of, identity_of
 from asyncpull.log import Log

@@ -21,9 +21,10 @@ import posixpath
 import stat
 import threading
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import (
     DocumentError,
     DocumentTooLargeError,

@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, TooManyLayersError
 from asyncpull.spec.layerid import layer_ids
 

@@ -20,10 +20,11 @@ Go ignores a proxy that it cannot parse; here that is an error, because asking d
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError
 
 if TYPE_CHECKING:

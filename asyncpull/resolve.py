@@ -9,9 +9,10 @@ references; then the first that there is counts.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, NotInStoreError, PolicyError, SourceError
 from asyncpull.log import Log
 from asyncpull.plan import PullPolicy, ResolvedImage

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeVar
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import SourceError
 
 if TYPE_CHECKING:

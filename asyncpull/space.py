@@ -21,9 +21,9 @@ import asyncio
 import errno
 import os
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import NoSpaceError, StoreError
 from asyncpull.journal import store_errors
 from asyncpull.plan import LayerAction

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, cast
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import IntegrityError, NotInStoreError, StoreCorruptError, StoreError
 from asyncpull.extract.confinement import Reach
 from asyncpull.extract.pool import BlobFront

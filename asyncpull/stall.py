@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import TemporaryError
 
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 import asyncio
 import os
 import posixpath
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AsyncpullError, ConfigurationError, NotFoundError, SourceError, StoreError, UsageError
 from asyncpull.newfile import exists
 from asyncpull.registry.client import RegistryClient

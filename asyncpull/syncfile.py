@@ -20,10 +20,11 @@ skopeo leaves out what it cannot read and goes on; here that is an error which n
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError, InvalidReferenceError, UsageError
 from asyncpull.registry.credentials import Credentials
 from asyncpull.spec.reference import has_domain, parse_reference

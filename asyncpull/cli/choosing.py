@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from asyncpull.cli.complaint import complain
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AsyncpullError, NotInStoreError, PolicyError, SourceError, UsageError
 from asyncpull.spec.reference import has_domain, parse_reference
 

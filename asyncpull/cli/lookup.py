@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, StoreCorruptError, UsageError
 from asyncpull.memberindex import open_members
 from asyncpull.registry.client import RegistryClient

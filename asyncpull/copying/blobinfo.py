@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import InvalidDigestError
 from asyncpull.layer.codec import Compression
 from asyncpull.log import Log

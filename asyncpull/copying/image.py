@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asyncpull.copying.plan import COMPRESSIONS, CopyOptions, Instances, ManifestFormat, is_left, plan_copy, selected
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, SourceError, UsageError
 from asyncpull.layer.codec import Compression
 from asyncpull.log import Log

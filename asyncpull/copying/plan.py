@@ -13,10 +13,11 @@ digests of the manifest and of an index above it change, which ``preserve_digest
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import InvalidDigestError, NoMatchingPlatformError, NotFoundError, UsageError
 from asyncpull.layer.codec import Compression
 from asyncpull.spec import mediatype

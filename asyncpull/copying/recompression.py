@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DiffIDMismatchError, LayerError
 from asyncpull.journal import store_errors
 from asyncpull.layer.codec import Compression, Inflater

@@ -19,11 +19,12 @@ import hashlib
 import io
 import json
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
 import zstandard
 
+from asyncpull.dataclass import dataclass
 from asyncpull.spec import mediatype
 from asyncpull.spec.digest import Digest
 

@@ -10,10 +10,11 @@ import asyncio
 import errno
 import os
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, SizeMismatchError, StoreError
 from asyncpull.layer.archive import END, format_member, padding
 from asyncpull.layer.header import REGULAR, SYMLINK, Member

@@ -7,9 +7,9 @@ import math
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.extract.deletions import DeletingExtractor
 from asyncpull.extract.directories import Directories
 from asyncpull.extract.literal import LiteralExtractor

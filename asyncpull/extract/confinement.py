@@ -24,10 +24,10 @@ import os
 import resource
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.dataclass import dataclass
 from asyncpull.extract import landlock
 from asyncpull.extract.seccomp import filter_of, thread_filter_of
 from asyncpull.kernel import (

@@ -17,9 +17,9 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.dataclass import dataclass
 from asyncpull.tree.confine import MAX_PATH, OPEN_DIRECTORY
 
 if TYPE_CHECKING:

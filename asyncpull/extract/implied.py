@@ -14,9 +14,10 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.dataclass import dataclass
 from asyncpull.layer.changeset import clean_name
 from asyncpull.tree.confine import Root
 from asyncpull.tree.failure import store_error

@@ -18,10 +18,11 @@ import pickle
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import WorkerError
 from asyncpull.extract.confinement import worker_environment
 from asyncpull.extract.protocol import Advanced, AnswerDecoder, ApplyJob, Failed, Front, Job, encode, send_job

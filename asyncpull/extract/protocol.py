@@ -21,10 +21,10 @@ import io
 import pickle
 import socket
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncpull import errors
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AsyncpullError, WorkerError
 from asyncpull.layer.ceilings import USUAL, Ceilings
 from asyncpull.spec.digest import Digest  # noqa: TC001 - what is in a job must be known before a worker is confined

@@ -16,9 +16,9 @@ at here: the reader of the spool does that (suspects.py says what follows).
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import SizeMismatchError, SourceError, TemporaryError, UnavailableError
 from asyncpull.fetch.claims import Claims
 from asyncpull.retry import RetryBudget

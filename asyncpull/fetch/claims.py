@@ -12,9 +12,9 @@ waiting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.ranges import RangeSet
 
 if TYPE_CHECKING:

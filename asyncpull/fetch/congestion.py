@@ -15,7 +15,9 @@ connection, and what the limits allow is never exceeded. Everything here is plai
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from asyncpull.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

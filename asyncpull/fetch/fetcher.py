@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncpull.budget import Bandwidth, Memory
+from asyncpull.dataclass import dataclass
 from asyncpull.fetch.blob import BlobDownload, Listener
 from asyncpull.fetch.scheduler import Scheduler, SchedulerLimits
 from asyncpull.journal import is_as_recorded, read_records

@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from asyncpull.dataclass import dataclass
 from asyncpull.fetch.congestion import CongestionLimits, Window
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ Within the ceilings, the disk is watched (``space``), and what is unpacked beyon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import CeilingError
 
 __all__ = ["BOUNDLESS", "USUAL", "Ceilings"]

@@ -26,13 +26,13 @@ Adler-32, so its low half, computed at memory speed, *is* the checksum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from isal import isal_zlib
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import MalformedLayerError
 
 if TYPE_CHECKING:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import orjson
 from fastcrc.crc64 import go_iso
 from isal import isal_zlib
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DigestMismatchError, IntegrityError, MalformedLayerError, SizeMismatchError
 from asyncpull.layer.codec import Compression, Inflater
 

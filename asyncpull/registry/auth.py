@@ -19,11 +19,12 @@ A server of tokens that knows no POST gets an identity token as a password, as c
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import (
     AuthenticationError,
     DocumentError,

@@ -10,11 +10,12 @@ The directories are listed once; the certificates themselves are read where conn
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError
 from asyncpull.tls import TlsFiles
 

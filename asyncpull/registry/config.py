@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError, PolicyError
 from asyncpull.registry.aliasfile import alias_file, read_recorded
 from asyncpull.registry.certificates import SYSTEM_DIRECTORIES, Certificates

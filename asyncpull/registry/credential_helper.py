@@ -24,11 +24,12 @@ import selectors
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AuthenticationError, ConfigurationError, DocumentError
 from asyncpull.log import Log
 from asyncpull.spec.fields import Fields

@@ -26,12 +26,13 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AsyncpullError, AuthenticationError, ConfigurationError
 from asyncpull.log import Log
 from asyncpull.registry.credential_helper import TOKEN_USER, CredentialHelper

@@ -8,11 +8,12 @@ scope. While one visitor asks, the others wait; a key that came meanwhile is tri
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from asyncpull.addresses import addresses_of, is_inside
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AuthenticationError
 from asyncpull.log import Log
 from asyncpull.registry.auth import TokenAnswer, asked_scopes, authorize, is_insufficient, realm_of

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AsyncpullError, ConfigurationError, PolicyError
 from asyncpull.proxies import without_secret
 from asyncpull.registry.credentials import AUTH_FILES

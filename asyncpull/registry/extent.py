@@ -7,8 +7,9 @@ put bytes in the wrong place: a partial answer must say where it begins and ends
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from asyncpull.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,10 +18,11 @@ a blob for that blob there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AuthenticationError, DocumentTooLargeError, IntegrityError, NotFoundError, TemporaryError
 
 if TYPE_CHECKING:

@@ -28,11 +28,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError
 from asyncpull.log import Log
 from asyncpull.registry.certificates import CertificateDirectory

@@ -10,10 +10,11 @@ The file is the one that is named, or REGISTRY_AUTH_FILE, or $DOCKER_CONFIG/conf
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AsyncpullError, ConfigurationError, UsageError
 from asyncpull.log import Log
 from asyncpull.registry.authfile import edit_auth_file, mark_entry, remove_entry, set_entry

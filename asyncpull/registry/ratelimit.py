@@ -13,8 +13,9 @@ Docker Hub says nothing to those whom it does not limit.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from asyncpull.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,9 +24,9 @@ What a name leads to may change between our question and the connection; rule 3 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AuthenticationError
 
 # Second-level labels below which names are registered, where the last label is that of a country.

@@ -9,10 +9,10 @@ entries: what was read is named by If-Match, for registries that heed it, and re
 from __future__ import annotations
 
 from asyncio import Lock
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, NotFoundError, UnavailableError
 from asyncpull.registry.pagination import next_page
 from asyncpull.registry.requests import DELETE, PULL, PUSH

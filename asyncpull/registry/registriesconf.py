@@ -15,10 +15,11 @@ is an error that names file and key.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError, InvalidReferenceError
 from asyncpull.log import Log
 from asyncpull.registry.shortnames import Alias, ShortNameMode, parse_aliases

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AsyncpullError, AuthenticationError, SourceError, UnavailableError
 from asyncpull.http import Stream
 from asyncpull.log import Log

@@ -20,10 +20,10 @@ there; and a first component with a capital letter is a registry here, as for ev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import AsyncpullError, ConfigurationError, InvalidReferenceError, UsageError
 from asyncpull.spec.reference import DEFAULT_DOMAIN, Reference, has_domain, parse_reference
 

@@ -7,9 +7,10 @@ for is not an error, because files outlive versions of programs, but ``unknown_k
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError
 
 if TYPE_CHECKING:

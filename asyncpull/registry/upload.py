@@ -31,10 +31,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import (
     AsyncpullError,
     DigestMismatchError,

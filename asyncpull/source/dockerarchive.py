@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, NotFoundError
 from asyncpull.layer.codec import Compression, detect
 from asyncpull.memberindex import Extent, MemberIndex, Reception, open_members

@@ -7,9 +7,9 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, DocumentTooLargeError, NotFoundError, SizeMismatchError, SourceError
 from asyncpull.spec.digest import verify_bytes
 from asyncpull.spec.manifest import MANIFEST_LIMIT, UNKNOWN_SIZE

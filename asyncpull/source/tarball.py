@@ -13,12 +13,12 @@ import stat
 import threading
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, LayerError, NotFoundError
 from asyncpull.layer.codec import Compression, Inflater, detect
 from asyncpull.layer.header import BLOCK, parse_header

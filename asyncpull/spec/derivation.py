@@ -6,11 +6,11 @@ manifest are not compressed: that is how a store has them, and who sends them el
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError
 from asyncpull.spec import mediatype
 from asyncpull.spec.digest import Digest

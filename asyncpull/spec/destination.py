@@ -7,8 +7,9 @@ has returned a reader finds what was there before; after it, the whole image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from asyncpull.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

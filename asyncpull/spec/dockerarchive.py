@@ -13,11 +13,11 @@ which ``layer.tar`` is a link, and ``repositories``, by which a tag leads to the
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, InvalidReferenceError, NotFoundError, UsageError
 from asyncpull.spec import mediatype
 from asyncpull.spec.digest import Digest

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar, overload
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError
 
 if TYPE_CHECKING:

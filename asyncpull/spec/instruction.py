@@ -11,11 +11,11 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import UsageError
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ containers/image. An entry without a name is found by its number, or by being th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, NotFoundError, UsageError
 from asyncpull.spec import mediatype
 from asyncpull.spec.fields import Fields, to_bytes

@@ -17,9 +17,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import InvalidDigestError, InvalidReferenceError
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.reference import Reference, is_tag, parse_reference

@@ -6,9 +6,10 @@ parsed values are a view of them. Unknown keys are left alone, wrong types are r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, InvalidDigestError
 from asyncpull.spec import mediatype
 from asyncpull.spec.digest import Digest

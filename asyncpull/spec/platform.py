@@ -9,9 +9,9 @@ most capable. ``os.version`` and ``os.features`` do not matter on Linux and are 
 from __future__ import annotations
 
 import platform as running
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import NoMatchingPlatformError, UsageError
 
 if TYPE_CHECKING:

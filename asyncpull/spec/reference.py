@@ -18,8 +18,9 @@ digits is refused, because every tool takes those for an ID.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import InvalidDigestError, InvalidReferenceError
 from asyncpull.spec.digest import Digest
 

@@ -22,11 +22,12 @@ import base64
 import binascii
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, cast
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError
 from asyncpull.spec import mediatype
 from asyncpull.spec.digest import Digest, verify_bytes

@@ -15,8 +15,8 @@ is only meant by a comparison that names one itself. A tag need not have all thr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import UsageError
 
 _PRE = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"

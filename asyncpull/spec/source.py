@@ -6,9 +6,11 @@ come whole and verified; blobs come as streams of ranges, unverified, because th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from asyncpull.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

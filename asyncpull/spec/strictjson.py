@@ -7,9 +7,9 @@ attack. Messages name the key by its path from the root; what is not JSON at all
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ later; that is the bargain of these stores, and their owner's to keep.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.store.files import disk_errors
 from asyncpull.store.records import IMAGES, LAYERS, big_data_file_name
 from asyncpull.store.table import Table

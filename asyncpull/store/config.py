@@ -11,10 +11,11 @@ import os
 import pwd
 import re
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError, StoreWriteError
 from asyncpull.store.driver.choice import choose_driver
 from asyncpull.store.driveroptions import check_options, checked_stores, file_options, is_true, parse_options

@@ -13,9 +13,9 @@ import os
 import threading
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import NotInStoreError, StoreCorruptError, StoreError, UsageError
 from asyncpull.layer.changeset import Changeset, Effect
 from asyncpull.layer.split import SplitWriter

@@ -7,10 +7,10 @@ import os
 import secrets
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncpull import kernel
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import NotInStoreError, StoreError, UsageError
 from asyncpull.log import Log
 from asyncpull.spec.digest import Digest

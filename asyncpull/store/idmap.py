@@ -7,10 +7,10 @@ namespace, not those of the machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import UsageError
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import NoSpaceError, NotInStoreError, StoreError
 from asyncpull.log import Log
 from asyncpull.store.driver import Parent

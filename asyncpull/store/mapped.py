@@ -11,9 +11,9 @@ import os
 import secrets
 import shutil
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import MountError, NotInStoreError
 from asyncpull.kernel import sync_file_system
 from asyncpull.store.chowning import chown_mounted, chown_tree

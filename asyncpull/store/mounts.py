@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncpull import kernel
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import MountError, NotInStoreError, StoreCorruptError
 from asyncpull.log import Log
 from asyncpull.store.driver import MountOptions

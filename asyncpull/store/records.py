@@ -14,12 +14,12 @@ import base64
 import calendar
 import re
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 import orjson
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import StoreCorruptError
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ import asyncio
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import StoreCorruptError, StoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked, locked_if_there
 from asyncpull.store.additional import AdditionalStore, Lent, LentImage

@@ -6,9 +6,11 @@ import os
 import platform
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from asyncpull.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import StoreError
 from asyncpull.store.files import disk_errors
 from asyncpull.store.tempdirs import TempDir

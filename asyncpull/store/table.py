@@ -16,9 +16,9 @@ How a table is read and written (format, section 3.4):
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import StoreError
 from asyncpull.store.files import disk_errors, kept, read_if_there, sync_file, write_atomic
 from asyncpull.store.records import format_records, parse_records, updated

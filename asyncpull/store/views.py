@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from asyncpull.dataclass import dataclass
 from asyncpull.store.idmap import IDMappings, parse_raw
 from asyncpull.store.records import parse_time
 

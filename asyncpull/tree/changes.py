@@ -16,10 +16,11 @@ import errno
 import os
 import stat
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.dataclass import dataclass
 from asyncpull.tree.confine import Root
 from asyncpull.tree.marks import is_opaque, is_whiteout
 from asyncpull.tree.walk import join, walk

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import base64
 import textwrap
-from dataclasses import dataclass
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError
 from asyncpull.spec.signature import BUNDLE_TYPE
 from asyncpull.spec.strictjson import StrictObject

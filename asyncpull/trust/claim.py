@@ -11,9 +11,9 @@ Everything in ``critical`` must be understood, so it is read strictly. ``optiona
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from enum import Enum
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, InvalidDigestError
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.strictjson import StrictObject

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, SourceError, StoreError
 from asyncpull.log import Log
 from asyncpull.registry.credentials import user_id

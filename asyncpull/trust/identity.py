@@ -8,9 +8,9 @@ and then only those kinds accept that say the name themselves.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, InvalidReferenceError
 from asyncpull.spec.reference import Reference, parse_reference
 from asyncpull.spec.strictjson import StrictObject, path_of

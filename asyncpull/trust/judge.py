@@ -6,9 +6,9 @@ after the first that is not met, so that whoever reads the verdict sees all that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError, DocumentError, IntegrityError, PolicyError
 from asyncpull.spec.schema1 import document_digest
 from asyncpull.spec.signature import BUNDLE_TYPE, SIGSTORE_TYPE, SigstoreSignature, SimpleSignature

@@ -13,10 +13,11 @@ from __future__ import annotations
 import base64
 import binascii
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError, DocumentError, InvalidDigestError
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.strictjson import StrictObject, as_text, items_of, path_of

@@ -5,10 +5,10 @@ The first that exists counts: what the caller names, the user's, the system's, w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError
 from asyncpull.registry.config import configuration_homes
 from asyncpull.trust.policy import Policy, accept_anything

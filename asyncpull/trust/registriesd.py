@@ -7,12 +7,13 @@ that are not known are warned of: what they would have said is missing then, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError
 from asyncpull.log import Log
 from asyncpull.registry.config import configuration_homes

@@ -11,13 +11,13 @@ import binascii
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import DocumentError, IntegrityError
 from asyncpull.spec.fields import Fields
 from asyncpull.spec.strictjson import StrictObject

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError, UsageError
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.signature import SIGSTORE_SIGNATURE, SIGSTORE_TYPE, SigstoreSignature, SimpleSignature

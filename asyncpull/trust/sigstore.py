@@ -6,7 +6,6 @@ what proves the key. A bundle has a statement for the claim, and all of that in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError, DocumentError, IntegrityError
 from asyncpull.spec.signature import (
     BUNDLE_TYPE,

@@ -6,9 +6,9 @@ and the members after it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import IntegrityError, InvalidDigestError, LayerError, StoreError
 from asyncpull.layer.changeset import clean_name
 from asyncpull.layer.split import Contents, Segment, SplitWriter, read_split

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from asyncpull import kernel
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import StoreWriteError
 from asyncpull.lockfile import is_locked, try_lock
 from asyncpull.store.check import DAY_SECONDS

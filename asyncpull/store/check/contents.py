@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.dataclass import dataclass
 from asyncpull.store.check.archive import Flaw
 from asyncpull.store.check.findings import Damage
 from asyncpull.tree.confine import Root

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
+from asyncpull.dataclass import dataclass
 from asyncpull.layer.changeset import Action, Changeset, Effect, clean_name
 from asyncpull.layer.header import GLOBAL_RECORDS
 from asyncpull.tree.marks import AUFS_OPAQUE, AUFS_PREFIX, Marks

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from asyncpull.dataclass import dataclass
 from asyncpull.errors import StoreCorruptError
 from asyncpull.store.check.findings import Damage, Finding, Remedy, Subject
 from asyncpull.store.files import disk_errors

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncpull.dataclass import dataclass
 from asyncpull.store.check.findings import Damage, Finding, Remedy, Subject
 from asyncpull.store.driver.overlay import is_link_name, new_link
 from asyncpull.store.files import disk_errors, make_directory, read_if_there, sync_file, write_new

@@ -6,10 +6,10 @@ is forced. What a container needs that stays is not removed, and neither is what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncpull import kernel
+from asyncpull.dataclass import dataclass
 from asyncpull.store.check.data import genuine_item
 from asyncpull.store.check.findings import DAMAGE_OF_CONTENT, Damage, Remedy, Subject
 from asyncpull.store.check.inventory import Inventory

@@ -6,9 +6,9 @@ exclusively by the caller; those that work in a staging directory need nothing. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from asyncpull.dataclass import dataclass
 from asyncpull.store.idmap import NO_MAPPINGS
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ A layer is looked for in the own homes first, then in those that are lent, in th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from asyncpull.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
