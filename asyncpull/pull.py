@@ -50,7 +50,7 @@ from asyncpull.spec.platform import host_platform
 from asyncpull.spool import recorded_bytes
 from asyncpull.stage import LayerStager, StagedStep, new_image, pulled_image, reach_of
 from asyncpull.trust.gate import Gate
-from asyncpull.waiting import run_beside
+from asyncpull.waiting import run_all, run_beside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -262,9 +262,8 @@ class Puller:
                         if attempt == _ATTEMPTS:
                             raise
                         _log.info("a layer to be reused went away, planning again", image=str(image.reference))
-        for blob in blobs:  # all of them: a pull that was killed after its commit has left spools behind
-            if not self._keeps_blobs and share.is_last_to_want(blob):
-                await self._fetcher.discard(blob)
+        if not self._keeps_blobs:  # all of them: a pull that was killed after its commit has left spools behind
+            await run_all(self._fetcher.discard(blob) for blob in set(blobs) if share.is_last_to_want(blob))
         return plan, steps
 
     async def _attempt(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 
 # A command lives for seconds: to look through what its imports leave behind costs a tenth of its start.
 gc.set_threshold(200_000)
@@ -15,5 +17,10 @@ __all__ = ["main", "script"]
 def script() -> int:
     """Be the command in a process of its own, which ends with it."""
     code = main()
-    gc.freeze()  # nor has the interpreter anything to look through at its end, which costs another tenth
-    return code
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return code  # the interpreter says at its end what it makes of that
+    # Nothing is left but to take down hundreds of modules one by one, which costs a tenth of the shortest pull.
+    os._exit(code)

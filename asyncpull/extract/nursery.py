@@ -92,3 +92,4 @@ def _reap(*_: object) -> None:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # somebody waits for the end, and there is nothing to be taken down in order
