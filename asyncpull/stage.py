@@ -85,13 +85,16 @@ class LayerStager:
     ceilings: Ceilings
     # What the steps came to, by layer ID, for those who need the layer below them complete.
     _done: dict[str, asyncio.Future[StagedLayer | None]] = field(default_factory=dict, init=False)
+    # The layers to be made, by layer ID.
+    _making: set[str] = field(default_factory=set, init=False)
 
     async def stage(self, plan: PullPlan) -> list[StagedStep]:
         """Do all steps. Raises what the first one that failed raised, when all others have ended.
 
         That is a SourceError, IntegrityError, LayerError, StoreError or WorkerError.
         """
-        self.pool.prepare(len(plan.steps) - len(plan.having(LayerAction.REUSE)))
+        self._making.update(step.id for step in plan.steps if step.action is not LayerAction.REUSE)
+        self.pool.prepare(len(self._making))
         loop = asyncio.get_running_loop()
         self._done.update((step.id, loop.create_future()) for step in plan.steps)
         steps = await run_all(self._run_step(step) for step in plan.steps)
@@ -268,7 +271,8 @@ class LayerStager:
                 ceilings=self.ceilings,
             )
             on_advance = self.tell.position(ExtractAdvanced, str(step.blob.digest), step.blob.size)
-            result = await self.pool.run(job, (blob.fd, *self.staging.lock_fds), front, on_advance)
+            fds = (blob.fd, *self.staging.lock_fds)
+            result = await self.pool.apply(job, fds, front, on_advance, layers=len(self._making))
             return staged, cast("Extracted", result)
 
         _, result = await run_all((arrival(), extraction()))

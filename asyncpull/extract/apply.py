@@ -1,4 +1,7 @@
-"""Apply a layer: its tar stream in, a tree and a tar-split out, in one pass."""
+"""Apply a layer: its tar stream in, a tree and a tar-split out, in one pass.
+
+Who reads the stream (``read_layer``) and who makes the tree (a ``Maker``) may be one process or two (``partner``).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import os
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from asyncpull.dataclass import dataclass
 from asyncpull.extract.deletions import DeletingExtractor
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from asyncpull.errors import AsyncpullError
+    from asyncpull.extract.directories import Owner
     from asyncpull.extract.extractor import Extractor
+    from asyncpull.layer.header import Member
     from asyncpull.tree.confine import Opener
 
 _UINT32 = 0xFFFF_FFFF
@@ -88,39 +94,66 @@ def apply_layer(
     Raises LayerError for what the archive is to blame for, StoreError for the rest; what ``chunks`` and ``split_sink``
     raise goes through.
     """
+    with tree_maker(root, options, opener) as maker:
+        return read_layer(chunks, maker, split_sink, options.ceilings)
+
+
+class Maker(Protocol):
+    """Does what the members of a layer say; see ``Extractor``, which does it here and now."""
+
+    owners: set[Owner]
+    implied: set[bytes]
+    entries: int
+
+    def begin(self, member: Member) -> None:
+        """Do everything for ``member`` but write contents."""
+
+    def write(self, contents: memoryview) -> None:
+        """Write the next piece of the file that was begun last."""
+
+    def finish(self) -> None:
+        """Do what has to be done last; the findings are complete then."""
+
+    def explain(self, error: OSError | ValueError | OverflowError) -> AsyncpullError:
+        """Say what a refusal means for the member at work."""
+
+
+def read_layer(
+    chunks: Iterable[bytes], maker: Maker, split_sink: Callable[[bytes], object], ceilings: Ceilings
+) -> Applied:
+    """Read the tar stream in ``chunks`` for ``maker``. Raises as ``apply_layer``."""
     split = SplitWriter(split_sink)
     stream = TarStream(split)
     diff_size = 0
-    judge = _Judge(options.ceilings)
-    with _no_umask(), _extractor(root, options, opener) as extractor:
-        for chunk in chunks:
-            diff_size += len(chunk)
-            judge.look_at_the_clock()
-            for part in stream.feed(chunk):
-                try:
-                    if isinstance(part, memoryview):
-                        extractor.write(part)
-                    else:
-                        judge.admit(extractor.entries + 1)
-                        extractor.begin(part)
-                except (OSError, ValueError, OverflowError) as error:
-                    raise extractor.explain(error) from error
-        stream.close()
-        split.close()
-        try:
-            extractor.finish()
-        except OSError as error:
-            raise extractor.explain(error) from error
+    judge = Judge(ceilings)
+    for chunk in chunks:
+        diff_size += len(chunk)
+        judge.look_at_the_clock()
+        for part in stream.feed(chunk):
+            try:
+                if isinstance(part, memoryview):
+                    maker.write(part)
+                else:
+                    judge.admit(maker.entries + 1)
+                    maker.begin(part)
+            except (OSError, ValueError, OverflowError) as error:
+                raise maker.explain(error) from error
+    stream.close()
+    split.close()
+    try:
+        maker.finish()
+    except OSError as error:
+        raise maker.explain(error) from error
     return Applied(
         diff_size=diff_size,
-        uidset=_id_set(uid for uid, _ in extractor.owners),
-        gidset=_id_set(gid for _, gid in extractor.owners),
-        implied=tuple(sorted(extractor.implied)),
-        entries=extractor.entries,
+        uidset=_id_set(uid for uid, _ in maker.owners),
+        gidset=_id_set(gid for _, gid in maker.owners),
+        implied=tuple(sorted(maker.implied)),
+        entries=maker.entries,
     )
 
 
-class _Judge:
+class Judge:
     """Holds the members of a layer against ceilings, and the processor time of this process since now."""
 
     # Looking at the clock costs a system call, which a member in 64 can afford.
@@ -149,12 +182,13 @@ def _id_set(ids: Iterable[int]) -> tuple[int, ...]:
 
 
 @contextmanager
-def _extractor(root: Path, options: ApplyOptions, opener: Opener | None) -> Iterator[Extractor]:
+def tree_maker(root: Path, options: ApplyOptions, opener: Opener | None = None) -> Iterator[Extractor]:
+    """Who makes the tree at ``root`` in this process, whose umask is 0 meanwhile. Raises StoreError."""
     try:
         confined = Root(root, opener)
     except OSError as error:
         raise store_error(error, root) from error
-    with confined, Directories(confined) as directories:
+    with _no_umask(), confined, Directories(confined) as directories:
         _drop_default_acl(confined, root)
         extractor = _EXTRACTORS[options.marks](
             root,

@@ -25,9 +25,20 @@ from typing import TYPE_CHECKING, Self
 from asyncpull.dataclass import dataclass
 from asyncpull.errors import WorkerError
 from asyncpull.extract.confinement import worker_environment
-from asyncpull.extract.protocol import Advanced, AnswerDecoder, ApplyJob, Failed, Front, Job, encode, send_job
+from asyncpull.extract.partner import open_memory
+from asyncpull.extract.protocol import (
+    Advanced,
+    AnswerDecoder,
+    ApplyJob,
+    Failed,
+    Front,
+    Job,
+    MakeJob,
+    encode,
+    send_job,
+)
 from asyncpull.log import Log
-from asyncpull.waiting import finish
+from asyncpull.waiting import finish, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -209,11 +220,13 @@ class WorkerPool:
     """At most ``limit`` workers, started when they are needed; an async context manager that leaves none behind.
 
     They can touch the files in ``reach`` and no others; its directories must be there when the first one is started.
+    There are so many ``cores`` to be kept busy, those of this machine if that is not given.
     """
 
-    def __init__(self, reach: Reach, limit: int | None = None) -> None:
+    def __init__(self, reach: Reach, limit: int | None = None, *, cores: int | None = None) -> None:
         self._reach = reach
-        self._limit = limit or (os.cpu_count() or 1) + 2
+        self._cores = cores or os.cpu_count() or 1
+        self._limit = limit or self._cores + 2
         self._nursery: Nursery | None = None
         self._idle: list[Worker] = []
         self._count = 0
@@ -233,6 +246,11 @@ class WorkerPool:
         if self._nursery is not None:
             self._nursery.close()
             self._nursery = None
+
+    @property
+    def _busy(self) -> int:
+        """How many workers have something to do."""
+        return self._count - len(self._idle)
 
     async def confinement(self) -> Confinement:
         """How the workers of this pool are confined on this machine. Raises WorkerError."""
@@ -255,7 +273,56 @@ class WorkerPool:
 
         Raises what the job raises, and WorkerError. When cancelled, the worker is gone before this returns.
         """
-        worker = await self._acquire(job, front)
+        return await self._do(await self._acquire(job, front), job, fds, front, on_advance)
+
+    async def apply(
+        self,
+        job: ApplyJob,
+        fds: Sequence[int],
+        front: BlobFront,
+        on_advance: Callable[[int], None],
+        *,
+        layers: int,
+    ) -> object:
+        """Do ``job`` as ``run`` does, with two workers where that leaves no core idle that has nothing else to do.
+
+        So many ``layers``, this one counted, are to be applied beside each other.
+        """
+        if 2 * layers > self._cores or self._busy + 2 > min(self._cores, self._limit):
+            return await self.run(job, fds, front, on_advance)
+        memory = open_memory()
+        ends = socket.socketpair()
+        try:
+            make = MakeJob(job.diff, job.marks, job.in_userns, job.ignore_chown_errors, job.ceilings)
+            # Both at once and without waiting: whoever had one and waited for the other could wait for ever.
+            maker = await self._acquire(make, None)
+            try:
+                reader = await self._acquire(job, front)
+            except BaseException:
+                self._next_turn(maker)
+                raise
+            shared = [(memory, end.fileno()) for end in ends]
+            results = await run_all(
+                (
+                    self._do(maker, make, (*shared[0], *fds[1:]), None, lambda position: None),
+                    self._do(reader, replace(job, has_partner=True), (*fds, *shared[1]), front, on_advance),
+                )
+            )
+        finally:
+            os.close(memory)
+            for end in ends:
+                end.close()
+        return results[1]
+
+    async def _do(
+        self,
+        worker: Worker,
+        job: Job,
+        fds: Sequence[int],
+        front: BlobFront | None,
+        on_advance: Callable[[int], None],
+    ) -> object:
+        """Do ``job`` in ``worker``, which is free again after that, or gone."""
         try:
             if isinstance(job, ApplyJob) and front is not None:
                 job = replace(job, front=front.position)

@@ -11,6 +11,14 @@ needs them (SCM_RIGHTS). The conversation::
                          <-  Advanced*
                          <-  the job's result, or Failed
 
+Two workers that do one layer talk to each other over a socket pair of their own, in the same way::
+
+    who reads the stream    who makes the tree
+    Batch*               ->           with contents in one of the slots of the memory they share
+                         <-  Taken*   the slot is free again
+    Finish               ->
+                         <-  Made, or at any time Failed
+
 The end of the stream means that the other side is gone: a worker then exits at once, and with it go the descriptors
 of the temporary directories' locks, so that the next program to open the store clears them away.
 """
@@ -45,7 +53,8 @@ class ApplyJob:
 
     ``front`` is how many bytes of the blob may be read already, of ``size`` in all. The other descriptors are the
     locks of the temporary directories; the worker only keeps them open. ``base`` is a complete tree to be copied into
-    ``diff`` first. The layer is to stay below ``ceilings``. Its result is Extracted.
+    ``diff`` first. The layer is to stay below ``ceilings``. Where ``has_partner``, the last two descriptors are the
+    memory and the socket that it shares with the worker who does the MakeJob. Its result is Extracted.
     """
 
     blob: Digest
@@ -59,6 +68,22 @@ class ApplyJob:
     ignore_chown_errors: bool = False
     base: str | None = None
     ceilings: Ceilings = USUAL
+    has_partner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MakeJob:
+    """Make the tree of the layer that another worker reads, as that one's ApplyJob says.
+
+    The first two descriptors are the memory and the socket that it shares with that worker. The result is None: how it
+    went, the other one is told.
+    """
+
+    diff: str
+    marks: Marks
+    in_userns: bool
+    ignore_chown_errors: bool
+    ceilings: Ceilings
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +166,35 @@ class Failed:
     error: AsyncpullError
 
 
-Job = ApplyJob | CopyJob | ReapplyJob | AdoptJob
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Members of a layer, and how many bytes of contents follow each, marshalled; the contents are in ``slot``."""
+
+    slot: int
+    items: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was in ``slot`` is done with."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """There is no more of the layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The tree is complete; what was found on the way, as an Extractor has it."""
+
+    owners: frozenset[tuple[int, int]]
+    implied: frozenset[bytes]
+
+
+Job = ApplyJob | MakeJob | CopyJob | ReapplyJob | AdoptJob
 
 
 def encode(message: object) -> bytes:
@@ -177,11 +230,15 @@ class Decoder:
         return pickle.loads(body)
 
 
-class AnswerDecoder(Decoder):
-    """What a worker says: its answers and the errors of this package, in which nothing is but plain values.
+class PickyDecoder(Decoder):
+    """Messages of some ``kinds`` and no others, in which nothing is but plain values and the errors of this package.
 
     Its methods raise WorkerError for anything else.
     """
+
+    def __init__(self, *kinds: type) -> None:
+        super().__init__()
+        self._kinds = {(kind.__module__, kind.__qualname__): kind for kind in (*kinds, *_ERRORS)}
 
     def _check_length(self, length: int) -> None:
         if length > _LONGEST_ANSWER:
@@ -189,21 +246,29 @@ class AnswerDecoder(Decoder):
 
     def _load(self, body: bytes) -> object:
         try:
-            return _AnswerUnpickler(io.BytesIO(body)).load()
+            return _PickyUnpickler(io.BytesIO(body), self._kinds).load()
         except Exception as error:
             raise WorkerError(f"a worker process answered nonsense: {error}") from error
 
 
-_SAYABLE = {
-    (kind.__module__, kind.__qualname__): kind
-    for kind in (Advanced, Extracted, Failed, *(getattr(errors, name) for name in errors.__all__))
-}
+class AnswerDecoder(PickyDecoder):
+    """What a worker says to the loop process."""
+
+    def __init__(self) -> None:
+        super().__init__(Advanced, Extracted, Failed)
 
 
-class _AnswerUnpickler(pickle.Unpickler):
+_ERRORS = tuple(getattr(errors, name) for name in errors.__all__)
+
+
+class _PickyUnpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, kinds: Mapping[tuple[str, str], type]) -> None:
+        super().__init__(file)
+        self._kinds = kinds
+
     def find_class(self, module: str, name: str) -> object:
         try:
-            return _SAYABLE[module, name]
+            return self._kinds[module, name]
         except KeyError as error:
             raise pickle.UnpicklingError(f"{module}.{name}") from error
 

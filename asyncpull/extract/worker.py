@@ -35,8 +35,9 @@ from asyncpull.errors import (
     StoreWriteError,
     WorkerError,
 )
-from asyncpull.extract.apply import ApplyOptions, apply_layer
+from asyncpull.extract.apply import ApplyOptions, apply_layer, read_layer
 from asyncpull.extract.implied import adopt_implied, implied_directories
+from asyncpull.extract.partner import DistantMaker, make_for_another
 from asyncpull.extract.protocol import (
     AdoptJob,
     Advanced,
@@ -47,6 +48,7 @@ from asyncpull.extract.protocol import (
     Failed,
     Front,
     Job,
+    MakeJob,
     ReapplyJob,
     encode,
     receive,
@@ -229,9 +231,9 @@ class BlobReader:
                 self._sock.sendall(encode(Advanced(position)))
 
 
-def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) -> Extracted:
+def extract(job: ApplyJob, fds: list[int], front: BlobFront, sock: socket.socket) -> Extracted:
     """Do an ApplyJob: the gate between bytes and store. Returns only if digest, size and diff ID are right."""
-    reader = BlobReader(blob_fd, job, front, sock)
+    reader = BlobReader(fds[0], job, front, sock)
     options = ApplyOptions(
         job.marks, in_userns=job.in_userns, ignore_chown_errors=job.ignore_chown_errors, ceilings=job.ceilings
     )
@@ -239,7 +241,11 @@ def extract(job: ApplyJob, blob_fd: int, front: BlobFront, sock: socket.socket) 
         if job.base is not None:
             copy_base(Path(job.base), Path(job.diff), in_userns=job.in_userns)
         with open(job.tar_split, "xb") as tar_split:
-            applied = apply_layer(reader, Path(job.diff), tar_split.write, options)
+            if job.has_partner:
+                with DistantMaker(*fds[-2:]) as maker:
+                    applied = read_layer(reader, maker, tar_split.write, options.ceilings)
+            else:
+                applied = apply_layer(reader, Path(job.diff), tar_split.write, options)
     except LayerError:
         reader.finish()
         raise
@@ -298,7 +304,10 @@ def run_job(job: Job, fds: list[int], front: BlobFront, sock: socket.socket) -> 
     """Do any job; every error comes back as one of this package."""
     try:
         if isinstance(job, ApplyJob):
-            return extract(job, fds[0], front, sock)
+            return extract(job, fds, front, sock)
+        if isinstance(job, MakeJob):
+            make_for_another(job, fds[0], fds[1], lambda error: _our_error(error, job))
+            return None
         if isinstance(job, CopyJob):
             return copy(job)
         if isinstance(job, ReapplyJob):
@@ -306,12 +315,17 @@ def run_job(job: Job, fds: list[int], front: BlobFront, sock: socket.socket) -> 
             return None
         adopt(job)
         return None
-    except AsyncpullError as error:
-        return Failed(error)
-    except OSError as error:
-        return Failed(_store_error(error, job))
     except Exception as error:
-        return Failed(WorkerError(f"{type(job).__name__}: {type(error).__name__}: {error}"))
+        return Failed(_our_error(error, job))
+
+
+def _our_error(error: Exception, job: Job) -> AsyncpullError:
+    """What ended a job, as an error of this package."""
+    if isinstance(error, AsyncpullError):
+        return error
+    if isinstance(error, OSError):
+        return _store_error(error, job)
+    return WorkerError(f"{type(job).__name__}: {type(error).__name__}: {error}")
 
 
 def _store_error(error: OSError, job: Job) -> StoreError:

@@ -1,9 +1,10 @@
 """Which bytes of a blob each of its connections is after.
 
 One connection is after everything from the first hole on, in one request. Several take pieces, the next one always at
-the front, so that whoever reads along is served, and the smaller the less is left, so that all end together. A claim
-that was made when there was one connection is cut to a piece when others join; so a claim may end earlier than its
-request asked for. A source that knows no ranges is left to one connection.
+the front, so that whoever reads along is served, and the smaller the less is left, so that all end together; but none
+that would be here in no time, for a request costs time too. A claim that was made when there was one connection is cut
+to a piece when others join; so a claim may end earlier than its request asked for. A source that knows no ranges is
+left to one connection.
 
 At the end, a connection that has nothing left to claim relieves the one that would take longest: of half of what that
 is after, or of all of it if nothing has come for a while. So one slow or dead connection does not keep all others
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SMALLEST_PIECE = 1 << 20
 LARGEST_PIECE = 8 << 20
+PIECE_SECONDS = 0.1
 # Less than that is not worth another request while it comes; nor is a claim that ends in so many seconds anyway.
 SMALLEST_RELIEF = 128 << 10
 SLOW_SECONDS = 2.0
@@ -73,6 +75,7 @@ class Claims:
     def __init__(self, size: int, received: RangeSet) -> None:
         self._size, self._received = size, received
         self._claims: list[Claim] = []
+        self._rate = 0.0  # bytes a second of the claim that has ended last
         self.has_ranges = True
 
     def take(self, connections: int, now: float) -> Claim | None:
@@ -85,7 +88,7 @@ class Claims:
             return None
         end = hole.end
         if connections > 1 and self.has_ranges:
-            end = min(end, hole.start + self._piece(taken, connections))
+            end = min(end, hole.start + self._piece(self._size - taken.total, connections))
         return self._claim(hole.start, end, now)
 
     @property
@@ -112,6 +115,8 @@ class Claims:
     def give_back(self, claim: Claim) -> None:
         """The claim has ended; what it did not receive is free again."""
         self._claims.remove(claim)
+        if claim.touched > claim.began:
+            self._rate = (claim.position - claim.start) / (claim.touched - claim.began)
 
     def share(self, connections: int) -> None:
         """Cut the claims to what is fair among so many connections."""
@@ -119,7 +124,7 @@ class Claims:
             return
         left = sum(claim.end - claim.position for claim in self._claims)
         for claim in self._claims:
-            claim.end = min(claim.end, claim.position + _piece(left, connections))
+            claim.end = min(claim.end, claim.position + self._piece(left, connections))
 
     def without_ranges(self, claim: Claim) -> bool:
         """The source sends everything from byte zero, whatever is asked for: may ``claim`` take it all?
@@ -137,15 +142,13 @@ class Claims:
         self._claims.append(claim)
         return claim
 
-    def _piece(self, taken: RangeSet, connections: int) -> int:
-        return _piece(self._size - taken.total, connections)
+    def _piece(self, left: int, connections: int) -> int:
+        """How much of what is ``left`` one of so many connections is after at a time."""
+        fair = max(left // (2 * connections), int(self._rate * PIECE_SECONDS))
+        return max(SMALLEST_PIECE, min(LARGEST_PIECE, fair))
 
     def _taken(self) -> RangeSet:
         taken = RangeSet(self._received)
         for claim in self._claims:
             taken.add(claim.start, claim.end)
         return taken
-
-
-def _piece(left: int, connections: int) -> int:
-    return max(SMALLEST_PIECE, min(LARGEST_PIECE, left // (2 * connections)))

@@ -1,21 +1,26 @@
-"""Layers applied to directories of a test, by either way of opening directories."""
+"""Layers applied to directories of a test, by either way of opening directories, and by two partners."""
 
 from __future__ import annotations
 
 import os
+import socket
 import struct
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncpull.extract.apply import Applied, ApplyOptions, apply_layer
+from asyncpull.errors import AsyncpullError
+from asyncpull.extract.apply import Applied, ApplyOptions, apply_layer, read_layer
+from asyncpull.extract.partner import DistantMaker, make_for_another, open_memory
+from asyncpull.extract.protocol import MakeJob
 from asyncpull.tree.confine import Opener, has_openat2, open_by_kernel, open_by_steps
 from asyncpull.tree.marks import Marks
 from tests.support.tars import Entry, tar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 _NOBODY = 0xFFFF_FFFF
@@ -54,12 +59,37 @@ class Layer:
         return {os.path.relpath(path, self.diff) for path in self.diff.rglob("*")}
 
 
+def apply_apart(
+    chunks: Iterable[bytes], root: Path, split_sink: Callable[[bytes], object], options: ApplyOptions
+) -> Applied:
+    """Apply a layer by two partners, who are threads here and talk to each other as processes do."""
+    memory, (ours, theirs) = open_memory(), socket.socketpair()
+    job = MakeJob(str(root), options.marks, options.in_userns, options.ignore_chown_errors, ceilings=options.ceilings)
+    maker = threading.Thread(target=make_for_another, args=(job, memory, theirs.fileno(), as_it_is))
+    maker.start()
+    try:
+        with DistantMaker(memory, ours.fileno()) as distant:
+            return read_layer(chunks, distant, split_sink, options.ceilings)
+    finally:
+        ours.close()
+        maker.join()
+        theirs.close()
+        os.close(memory)
+
+
+def as_it_is(error: Exception) -> AsyncpullError:
+    """What the one who makes the tree says of an error."""
+    assert isinstance(error, AsyncpullError), error
+    return error
+
+
 @dataclass(slots=True)
 class Layers:
     """Applies layers, each to a new directory below ``home``, where nothing else may change."""
 
     home: Path
     opener: Opener | None = None
+    apart: bool = False
     count: int = field(default=0)
 
     def new_diff(self) -> Path:
@@ -82,19 +112,18 @@ class Layers:
         data = layer if isinstance(layer, bytes) else tar(layer)
         diff = diff or self.new_diff()
         split: list[bytes] = []
-        applied = apply_layer(
-            (data[at : at + piece] for at in range(0, len(data), piece)),
-            diff,
-            split.append,
-            ApplyOptions(marks or marks_of(rootless), in_userns=rootless, ignore_chown_errors=ignore_chown_errors),
-            opener=self.opener,
-        )
+        pieces = (data[at : at + piece] for at in range(0, len(data), piece))
+        options = ApplyOptions(marks or marks_of(rootless), in_userns=rootless, ignore_chown_errors=ignore_chown_errors)
+        if self.apart:
+            applied = apply_apart(pieces, diff, split.append, options)
+        else:
+            applied = apply_layer(pieces, diff, split.append, options, opener=self.opener)
         return Layer(diff, applied, b"".join(split))
 
 
-@pytest.fixture
-def layers(tmp_path: Path) -> Layers:
-    return Layers(tmp_path)
+@pytest.fixture(params=[False, True], ids=["alone", "partners"])
+def layers(request: pytest.FixtureRequest, tmp_path: Path) -> Layers:
+    return Layers(tmp_path, apart=request.param)
 
 
 @pytest.fixture(params=[open_by_kernel, open_by_steps], ids=["openat2", "steps"])

@@ -1,0 +1,186 @@
+"""Two workers of a pool that do one layer; that trees are the same, the other tests of this directory show."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import random
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncpull.errors import (
+    CeilingError,
+    DiffIDMismatchError,
+    DigestMismatchError,
+    MalformedLayerError,
+    UnsupportedMemberError,
+    WorkerError,
+)
+from asyncpull.extract.pool import BlobFront, WorkerPool
+from asyncpull.extract.protocol import Extracted
+from asyncpull.layer.ceilings import Ceilings
+from tests.extract.test_pool import Layer, children, tar, within, workers, workers_are
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from asyncpull.extract.protocol import ApplyJob
+
+# More than fits into the memory of two partners, in files smaller and larger than a slot of it.
+FILES = {f"d{n % 50}/f{n}": random.Random(n).randbytes(n * 7 % 9000) for n in range(1200)} | {
+    "large": os.urandom(3_000_000),
+    "empty": b"",
+}
+STREAM = tar(FILES)
+BLOB = gzip.compress(STREAM, 1)
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Iterator[Layer]:
+    made = Layer(tmp_path / "layer", STREAM, BLOB)
+    yield made
+    os.close(made.fd)
+
+
+async def apply(
+    pool: WorkerPool, layer: Layer, front: int | None = None, layers: int = 1, job: ApplyJob | None = None
+) -> object:
+    """Have a pool do a layer of which so much is here."""
+    moving = BlobFront(len(layer.blob))
+    moving.advance(len(layer.blob) if front is None else front)
+    return await pool.apply(job or layer.job, (layer.fd,), moving, lambda position: None, layers=layers)
+
+
+async def test_two_do_one_layer(layer: Layer, tmp_path: Path) -> None:
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        result = await apply(pool, layer)
+        assert len(workers()) == 2
+    assert isinstance(result, Extracted)
+    assert result.diff_size == len(layer.stream)
+    assert result.implied == tuple(sorted({os.fsencode(name.partition("/")[0]) for name in FILES if "/" in name}))
+    assert {name: (layer.diff / name).read_bytes() for name in FILES} == FILES
+    assert {path.stat().st_mtime for path in layer.diff.rglob("*") if path.is_file()} == {1_000_000_000}
+    await workers_are(set())
+
+
+@pytest.mark.parametrize(("cores", "limit", "layers"), [(1, None, 1), (2, 1, 1), (2, None, 2), (4, None, 3)])
+async def test_one_does_it_where_the_cores_have_other_things_to_do(
+    layer: Layer, tmp_path: Path, cores: int, limit: int | None, layers: int
+) -> None:
+    async with WorkerPool(within(tmp_path), limit, cores=cores) as pool:
+        assert isinstance(await apply(pool, layer, layers=layers), Extracted)
+        assert len(workers()) == 1
+
+
+async def test_the_second_layer_of_several_finds_the_cores_busy(layer: Layer, tmp_path: Path) -> None:
+    other = Layer(tmp_path / "other", tar({"f": b"x"}))
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        both = await asyncio.gather(apply(pool, layer), apply(pool, other))
+        assert all(isinstance(each, Extracted) for each in both)
+        assert len(workers()) == 3
+    os.close(other.fd)
+
+
+async def test_damaged_bytes_are_a_wrong_digest(layer: Layer, tmp_path: Path) -> None:
+    damaged = bytearray(layer.blob)
+    damaged[len(damaged) // 2] ^= 0x40
+    (layer.diff.parent / "blob").write_bytes(damaged)
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        with pytest.raises(DigestMismatchError):
+            await apply(pool, layer)
+    await workers_are(set())
+
+
+async def test_what_is_refused_where_files_are_made_does_not_hide_a_wrong_digest(tmp_path: Path) -> None:
+    hostile = Layer(tmp_path / "layer", tar({"f": b"x", "../../x": b"x"} | FILES))
+    (hostile.diff.parent / "blob").write_bytes(hostile.blob[:-9] + b"!" + hostile.blob[-8:])
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        with pytest.raises(DigestMismatchError):
+            await apply(pool, hostile)
+    os.close(hostile.fd)
+
+
+@pytest.mark.parametrize(
+    ("stream", "blob", "error"),
+    [
+        (STREAM, BLOB[:-2000], MalformedLayerError),
+        (STREAM[:300], None, MalformedLayerError),
+        (tar({"f": b"x", "../../etc/x": b"x"} | FILES), None, UnsupportedMemberError),
+        (tar({"f": b"x", "n" * 300: b"x"}), None, UnsupportedMemberError),
+    ],
+)
+async def test_what_is_refused_is_refused_and_the_pool_goes_on(
+    tmp_path: Path, stream: bytes, blob: bytes | None, error: type[Exception]
+) -> None:
+    hostile = Layer(tmp_path / "layer", stream, blob)
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        with pytest.raises(error):
+            await apply(pool, hostile)
+        good = Layer(tmp_path / "good", STREAM, BLOB)
+        assert isinstance(await apply(pool, good), Extracted)
+        os.close(good.fd)
+    os.close(hostile.fd)
+    await workers_are(set())
+
+
+async def test_ceilings_hold(layer: Layer, tmp_path: Path) -> None:
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        with pytest.raises(CeilingError):
+            await apply(pool, layer, job=replace(layer.job, ceilings=Ceilings(members=100)))
+
+
+async def test_wrong_diff_id(layer: Layer, tmp_path: Path) -> None:
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        with pytest.raises(DiffIDMismatchError):
+            await apply(pool, layer, job=replace(layer.job, diff_id=layer.job.blob))
+
+
+async def begun(layer: Layer) -> None:
+    """Wait until some of the tree is made."""
+    while not (layer.diff / "d1").exists():
+        await asyncio.sleep(0.005)
+
+
+async def test_a_cancellation_leaves_neither(layer: Layer, tmp_path: Path) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        task = asyncio.create_task(apply(pool, layer, len(layer.blob) // 2))
+        await begun(layer)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await workers_are(set())
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+@pytest.mark.parametrize("which", [min, max])
+async def test_when_one_dies_the_other_goes_too(layer: Layer, tmp_path: Path, which: Callable[[set[int]], int]) -> None:
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        task = asyncio.create_task(apply(pool, layer, len(layer.blob) // 2))
+        await begun(layer)
+        os.kill(which(workers()), signal.SIGKILL)
+        with pytest.raises(WorkerError, match="died"):
+            await asyncio.wait_for(task, 20)
+        await workers_are(set())
+        assert len(children(os.getpid())) == 1
+
+
+async def test_nobody_waits_for_the_one_who_is_stopped(layer: Layer, tmp_path: Path) -> None:
+    """The one who makes files may be held up for long; the one who reads waits for it and for no more memory."""
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        task = asyncio.create_task(apply(pool, layer, len(layer.blob) // 4))
+        await begun(layer)
+        maker = min(workers())
+        os.kill(maker, signal.SIGSTOP)
+        await asyncio.sleep(0.3)
+        assert not task.done()
+        os.kill(maker, signal.SIGCONT)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await workers_are(set())
