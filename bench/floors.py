@@ -1,8 +1,9 @@
-"""What nobody who does the same work can be faster than; two programs that do less.
+"""What nobody who does the same work can be faster than; programs that do less.
 
 ``floor-tar``: ``curl | igzip -dc | tar -x`` for every layer at once, each into a directory of its own, and ``sync -f``
-in the end. Nothing is verified, nothing recorded, and whiteouts are files like others. ``floor-cpu``: inflate all blobs
-and hash both sides of that, from files in the page cache, a layer per thread; nothing is fetched or written.
+in the end. Nothing is verified, nothing recorded, and whiteouts are files like others. ``floor-sha``: the same, with
+both digests of a layer computed on the way, and nothing done with them. ``floor-cpu``: inflate all blobs and hash both
+sides of that, from files in the page cache, a layer per thread; nothing is fetched or written.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from bench.measure import Job
     from bench.orders import Order, Peer
 
-FLOORS = ("floor-tar", "floor-cpu")
+FLOORS = ("floor-tar", "floor-sha", "floor-cpu")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _PIECE = 256 << 10
 _UNPACKERS = {"gzip": "igzip -dc", "zstd": "zstd -dcq"}
@@ -39,10 +40,11 @@ _UNPACKERS = {"gzip": "igzip -dc", "zstd": "zstd -dcq"}
 
 @dataclass(frozen=True, slots=True)
 class TarFloor:
-    """Nothing but fetching, inflating and unpacking, by programs in C and assembler."""
+    """Nothing but fetching, inflating and unpacking, and hashing if that is wanted, by programs in C and assembler."""
 
     version: str
     name: str = "floor-tar"
+    hashing: bool = False
     goals = frozenset((STORE,))
 
     @contextmanager
@@ -52,21 +54,29 @@ class TarFloor:
             for image, repository in zip(order.images, order.repositories, strict=True)
             for layer in image.layers
         }
-        script = tar_script([(url, layer.compression) for layer, url in urls.items()], order.directory)
+        blobs = [(url, layer.compression) for layer, url in urls.items()]
+        script = tar_script(blobs, order.directory, hashing=self.hashing)
         yield job_of(order, ["bash", "-c", script])
 
 
-def tar_script(blobs: Sequence[tuple[str, str]], directory: Path) -> str:
-    """Return what bash is to do: all pipes at once, wait for each, fail if one has failed, sync."""
+def tar_script(blobs: Sequence[tuple[str, str]], directory: Path, *, hashing: bool = False) -> str:
+    """Return what bash is to do: all pipes at once, wait for each, fail if one has failed, sync.
+
+    Digests go to files ``blob-N`` and ``diff-N`` beside ``rootfs-N``.
+    """
     lines = ["set -o pipefail", "pids=()"]
     for number, (url, compression) in enumerate(blobs):
         place = shlex.quote(str(directory / f"rootfs-{number}"))
         lines.append(f"mkdir {place}")
-        pipe = (
+        pipe = [
             f"curl -sSf --retry 9 {shlex.quote(url)}",
             _UNPACKERS[compression],
             f"tar -xpf - --numeric-owner -C {place}",
-        )
+        ]
+        if hashing:
+            for at, what in ((2, "diff"), (1, "blob")):
+                file = shlex.quote(str(directory / f"{what}-{number}"))
+                pipe.insert(at, f"tee >(openssl dgst -sha256 -r >{file})")
         lines.append(f"{{ {' | '.join(pipe)}; }} & pids+=($!)")
     lines += ['for pid in "${pids[@]}"; do wait "$pid" || exit 1; done', f"sync -f {shlex.quote(str(directory))}"]
     return "\n".join(lines)
@@ -92,7 +102,10 @@ def find_floors() -> list[Peer]:
     found: list[Peer] = [CpuFloor(sys.version.split()[0])]
     if all(shutil.which(program) for program in ("curl", "igzip", "tar", "bash")):
         said = subprocess.run(["igzip", "--version"], capture_output=True, text=True, check=False)
-        found.insert(0, TarFloor((said.stdout + said.stderr).split()[-1]))
+        version = (said.stdout + said.stderr).split()[-1]
+        found.insert(0, TarFloor(version))
+        if shutil.which("openssl"):
+            found.insert(1, TarFloor(version, "floor-sha", hashing=True))
     return found
 
 
