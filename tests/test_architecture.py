@@ -16,6 +16,7 @@ PACKAGE = Path(asyncpull.__file__).parent
 
 # A unit may import units of lower levels, and those named for it; units of one level do not know each other.
 LEVELS = [
+    {"dataclass"},
     {"errors", "kernel", "log"},
     {"spec"},
     {
