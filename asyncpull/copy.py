@@ -66,6 +66,9 @@ if TYPE_CHECKING:
     from asyncpull.spec.source import Source, SourceDocument
     from asyncpull.trust.policyfile import TrustOptions
 
+# Bytes a second that leave nothing to be won by more connections: what a blob is hashed at, for nothing is extracted.
+_ENOUGH_RATE = float(1 << 30)
+
 
 class Copier:
     """Copies images between any two places; an async context manager.
@@ -184,7 +187,7 @@ class Copier:
             fetcher = await opened.enter_async_context(
                 Fetcher(
                     room,
-                    limits=limits.of_scheduler,
+                    limits=replace(limits.of_scheduler, enough_rate=_ENOUGH_RATE),
                     retry=access.retry,
                     bandwidth=limits.bandwidth,
                     memory=limits.memory,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from typing import Final
 
 from asyncpull.dataclass import dataclass
 from asyncpull.fetch.congestion import CongestionLimits
 from asyncpull.fetch.fetcher import MEMORY
 from asyncpull.fetch.scheduler import SchedulerLimits
 from asyncpull.layer.ceilings import USUAL, Ceilings
+
+# Compressed bytes a second that one core extracts.
+_EXTRACTED_BY_A_CORE: Final = 64.0 * (1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +39,9 @@ class Limits:
         """Those that are the scheduler's."""
         usual, most = CongestionLimits(), self.connections_per_registry
         window = replace(usual, first=min(usual.first, most), most=most)
-        return SchedulerLimits(self.max_parallel_downloads, self.connections, congestion=window)
+        return SchedulerLimits(
+            self.max_parallel_downloads,
+            self.connections,
+            enough_rate=_EXTRACTED_BY_A_CORE * (os.cpu_count() or 1),
+            congestion=window,
+        )

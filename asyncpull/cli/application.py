@@ -5,6 +5,7 @@ Verbs are imported when they are named, so that ``asyncpull --version`` and each
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from asyncpull.errors import AsyncpullError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_UNWRITABLE = (errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC)
 
 # verb: (module below asyncpull.cli.verbs, one line of help)
 _VERBS = {
@@ -115,6 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         abandon_stdout()  # nobody reads the result any more
         return exit_codes.FAILED
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            return _failure(error, session)
+        from asyncpull.scratch import write_error  # seldom needed
+
+        abandon_stdout()  # help and version are written by click
+        return _failure(write_error(error, "stdout"), session)
     except Exception as error:
         return _failure(error, session)
 

@@ -148,11 +148,22 @@ class Worker:
     decoder: Decoder = field(default_factory=AnswerDecoder)
 
     async def do(
-        self, job: Job, fds: Sequence[int], front: BlobFront | None, on_advance: Callable[[int], None]
+        self,
+        job: Job,
+        fds: Sequence[int],
+        front: BlobFront | None,
+        on_advance: Callable[[int], None],
+        given: socket.socket | None = None,
     ) -> object:
-        """Send a job and wait for its result, which may be Failed. Raises WorkerError if the worker dies."""
+        """Send a job and wait for its result, which may be Failed. Raises WorkerError if the worker dies.
+
+        ``given`` is a socket among ``fds`` that shall be the worker's alone: it is closed here.
+        """
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self.sock, send_job(self.sock, job, list(fds)))
+        rest = send_job(self.sock, job, list(fds))
+        if given is not None:
+            given.close()
+        await loop.sock_sendall(self.sock, rest)
         feeder = None
         if isinstance(job, ApplyJob) and front is not None and job.front < job.size:
             feeder = loop.create_task(self._feed(front))
@@ -290,9 +301,13 @@ class WorkerPool:
         """
         if 2 * layers > self._cores or self._busy + 2 > min(self._cores, self._limit):
             return await self.run(job, fds, front, on_advance)
-        memory = open_memory()
-        ends = socket.socketpair()
         try:
+            memory = open_memory()
+        except OSError:  # not every kernel has such files
+            return await self.run(job, fds, front, on_advance)
+        ends: tuple[socket.socket, ...] = ()
+        try:
+            ends = socket.socketpair()
             make = MakeJob(job.diff, job.marks, job.in_userns, job.ignore_chown_errors, job.ceilings)
             # Both at once and without waiting: whoever had one and waited for the other could wait for ever.
             maker = await self._acquire(make, None)
@@ -301,11 +316,18 @@ class WorkerPool:
             except BaseException:
                 self._next_turn(maker)
                 raise
-            shared = [(memory, end.fileno()) for end in ends]
+            # Each end is that of one worker alone, so that it closes with what that one does.
             results = await run_all(
                 (
-                    self._do(maker, make, (*shared[0], *fds[1:]), None, lambda position: None),
-                    self._do(reader, replace(job, has_partner=True), (*fds, *shared[1]), front, on_advance),
+                    self._do(maker, make, (memory, ends[0].fileno(), *fds[1:]), given=ends[0]),
+                    self._do(
+                        reader,
+                        replace(job, has_partner=True),
+                        (*fds, memory, ends[1].fileno()),
+                        front,
+                        on_advance,
+                        given=ends[1],
+                    ),
                 )
             )
         finally:
@@ -319,14 +341,15 @@ class WorkerPool:
         worker: Worker,
         job: Job,
         fds: Sequence[int],
-        front: BlobFront | None,
-        on_advance: Callable[[int], None],
+        front: BlobFront | None = None,
+        on_advance: Callable[[int], None] = lambda position: None,
+        given: socket.socket | None = None,
     ) -> object:
-        """Do ``job`` in ``worker``, which is free again after that, or gone."""
+        """Do ``job`` in ``worker``, which is free again after that, or gone; ``given`` as for ``Worker.do``."""
         try:
             if isinstance(job, ApplyJob) and front is not None:
                 job = replace(job, front=front.position)
-            result = await worker.do(job, fds, front, on_advance)
+            result = await worker.do(job, fds, front, on_advance, given)
         except BaseException:
             try:
                 await worker.end()

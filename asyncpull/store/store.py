@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncpull.errors import NotInStoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked
+from asyncpull.log import Log
 from asyncpull.spec.reference import parse_reference
 from asyncpull.store import commit as committing
 from asyncpull.store.catalog import find_container, require
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 # Seconds between two syncs while something is staged, and how long one may take for there to be another one.
 _SYNC_PAUSE: Final = 0.5
 _SLOW_SYNC: Final = 1.0
+
+_log = Log(__name__)
 
 
 class Store(Upkeep, Exporter):
@@ -134,7 +137,7 @@ class Store(Upkeep, Exporter):
                 try:
                     yield
                 finally:
-                    path.unlink(missing_ok=True)
+                    _remove_lock(path)
                 return
 
     # ------------------------------------------------------------------------------------------- committing
@@ -366,6 +369,14 @@ class Store(Upkeep, Exporter):
             await self.remove_container(container, force=True)
         if image.layer is not None:
             await self._unmount_if_mounted([image.layer])
+
+
+def _remove_lock(path: Path) -> None:
+    """Remove a lock file that is held. What cannot be removed is left for the next one who takes the lock."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("a lock file cannot be removed", path=str(path), reason=str(error))
 
 
 def _add_name(images: ImageWriter, image_id: str, name: str, lent: LentImage | None) -> None:

@@ -40,6 +40,14 @@ def test_a_result_that_cannot_be_told_is_an_error(command: Command, tmp_path: Pa
     assert ended.stderr.startswith("asyncpull: stdout: ")
 
 
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("pull", "--help")])
+def test_help_that_cannot_be_told_is_an_error(command: Command, redirection: str, words: tuple[str, ...]) -> None:
+    ended = under(redirection, command, *words)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (73, 1)
+    assert ended.stderr.startswith("asyncpull: stdout: ")
+
+
 def test_an_error_that_nobody_hears_is_one_all_the_same(command: Command, tmp_path: Path) -> None:
     for redirection in ("2>&-", "2>/dev/full"):
         assert under(redirection, command, "digest", f"oci:{tmp_path}/none:1").returncode == 2

@@ -128,6 +128,16 @@ async def test_what_is_refused_is_refused_and_the_pool_goes_on(
     await workers_are(set())
 
 
+async def test_one_who_is_far_ahead_hears_of_a_refusal(tmp_path: Path) -> None:
+    """More is said than the socket between the two has room for, and nobody reads it any more."""
+    names = {f"{'long' * 40}{n}": b"" for n in range(20_000)}
+    hostile = Layer(tmp_path / "layer", tar({"n" * 300: b""} | names))
+    async with WorkerPool(within(tmp_path), cores=2) as pool:
+        with pytest.raises(UnsupportedMemberError):
+            await asyncio.wait_for(apply(pool, hostile), 30)
+    os.close(hostile.fd)
+
+
 async def test_ceilings_hold(layer: Layer, tmp_path: Path) -> None:
     async with WorkerPool(within(tmp_path), cores=2) as pool:
         with pytest.raises(CeilingError):

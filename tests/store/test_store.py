@@ -238,6 +238,14 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
+async def test_a_lock_file_that_cannot_be_removed_does_not_undo_the_work(store: Store, config: StoreConfig) -> None:
+    async with store.image_lock(Digest.of(b"1")):
+        (lock,) = (config.graph_root / "asyncpull" / "locks").iterdir()
+        lock.unlink()
+        lock.mkdir()
+    assert lock.is_dir()
+
+
 def test_image_locks_exclude_other_processes(place: Path) -> None:
     command = [sys.executable, "-c", _PULLER, str(place)]
     project = Path(__file__).parents[2]
