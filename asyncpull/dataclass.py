@@ -65,7 +65,7 @@ else:
             return __init__
 
         def write_init(self) -> Any:
-            """Write ``__init__``, which sets the slots themselves: not even a frozen class forbids that."""
+            """Write ``__init__``, which sets the slots of a frozen class themselves: nothing forbids that."""
             scope: dict[str, Any] = {"_missing": MISSING}
             parameters, lines = ["self"], []
             for name, each in self.fields.items():
@@ -80,7 +80,8 @@ else:
                 else:
                     parameters.append(name if each.default is MISSING else f"{name}=_default_{name}")
                 if each.init or makes or each.default is not MISSING:
-                    lines.append(f" _set_{name}(self, {value})")
+                    frozen = self._options["frozen"]
+                    lines.append(f" _set_{name}(self, {value})" if frozen else f" self.{name} = {value}")
             if hasattr(self.cls, "__post_init__"):
                 lines.append(" self.__post_init__()")
             exec(f"def __init__({', '.join(parameters)}):\n" + "\n".join(lines or [" pass"]), scope)

@@ -44,6 +44,7 @@ _SPECIAL_BITS: Final = 0o7000
 # chown takes these for "as it is".
 _NO_IDS: Final = frozenset((0xFFFF_FFFF, -1))
 _ROOT_OWNER: Final = (0, 0)
+_FILE: Final = Effect.FILE
 
 
 class Extractor(ABC):
@@ -90,7 +91,7 @@ class Extractor(ABC):
         action = self._action(member)
         owner = (member.uid, member.gid)
         effect = action.effect
-        if effect is Effect.FILE:
+        if effect is _FILE:
             self.owners.add(owner)
             self._begin_file(member, self._parent(action.parent), action.name, owner)
         elif effect is Effect.DIRECTORY:

@@ -97,7 +97,7 @@ class DistantMaker:
                 member.link_name,
                 member.dev_major,
                 member.dev_minor,
-                dict(member.xattrs),
+                member.xattrs,
                 member.position,
             )
         )
@@ -106,17 +106,22 @@ class DistantMaker:
 
     def write(self, contents: memoryview) -> None:
         """Hand the next piece of contents on."""
-        while contents:
-            if self._filled == _SLOT_BYTES:
-                self._send()
-            if self._slot < 0:
-                self._slot = self._free_slot()
-            piece = contents[: _SLOT_BYTES - self._filled]
-            start = self._slot * _SLOT_BYTES + self._filled
-            self._memory[start : start + len(piece)] = piece
-            self._filled += len(piece)
-            self._items.append(len(piece))
-            contents = contents[len(piece) :]
+        if self._slot < 0:
+            self._slot = self._free_slot()
+        left, room = len(contents), _SLOT_BYTES - self._filled
+        while left > room:
+            if room:
+                self._put(contents[:room], room)
+            self._send()
+            contents, left = contents[room:], left - room
+            self._slot, room = self._free_slot(), _SLOT_BYTES
+        self._put(contents, left)
+
+    def _put(self, contents: memoryview, size: int) -> None:
+        start = self._slot * _SLOT_BYTES + self._filled
+        self._memory[start : start + size] = contents
+        self._filled += size
+        self._items.append(size)
 
     def finish(self) -> None:
         """Wait until the tree is complete."""
