@@ -108,8 +108,11 @@ class Nginx:
 
     def answers(self) -> list[Answer]:
         """Return every request answered so far, oldest end first."""
-        lines = self.log.read_text(errors="replace").splitlines(keepends=True)
-        return [Answer(**json.loads(line)) for line in lines if line.endswith("\n")]
+        lines = self.log.read_text(errors="replace").split("\n")[:-1]
+        try:
+            return [Answer(**json.loads(line)) for line in lines]
+        except ValueError as error:
+            raise RuntimeError(f"{self.log} has a line that is no answer: {error.args}, of {lines!r:.4000}") from error
 
     def drained_answers(self) -> list[Answer]:
         """Wait until nginx knows that all clients have gone, and return all answers.
