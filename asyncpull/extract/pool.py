@@ -295,11 +295,12 @@ class WorkerPool:
         *,
         layers: int,
     ) -> object:
-        """Do ``job`` as ``run`` does, with two workers where that leaves no core idle that has nothing else to do.
+        """Do ``job`` as ``run`` does, with two workers where there are cores that have nothing else to do.
 
-        So many ``layers``, this one counted, are to be applied beside each other.
+        So many ``layers``, this one counted, are to be applied beside each other. One worker at least is left to
+        others, for the blob may be long in coming.
         """
-        if 2 * layers > self._cores or self._busy + 2 > min(self._cores, self._limit):
+        if 2 * layers > self._cores or self._busy + 2 > min(self._cores, self._limit - 1):
             return await self.run(job, fds, front, on_advance)
         try:
             memory = open_memory()

@@ -68,7 +68,7 @@ async def test_two_do_one_layer(layer: Layer, tmp_path: Path) -> None:
     await workers_are(set())
 
 
-@pytest.mark.parametrize(("cores", "limit", "layers"), [(1, None, 1), (2, 1, 1), (2, None, 2), (4, None, 3)])
+@pytest.mark.parametrize(("cores", "limit", "layers"), [(1, None, 1), (2, 1, 1), (2, 2, 1), (2, None, 2), (4, None, 3)])
 async def test_one_does_it_where_the_cores_have_other_things_to_do(
     layer: Layer, tmp_path: Path, cores: int, limit: int | None, layers: int
 ) -> None:

@@ -180,7 +180,7 @@ async def main(root: Path, driver: str, registry: str, outside: Path) -> None:
     config = load_config(overrides=StoreOverrides(graph_root=root, run_root=root.with_name("run"), driver=driver))
     async with Store.open(config) as store:
         grounds = Range(store, root, registry, outside)
-        async with grounds.puller(Limits(workers=2)) as puller:
+        async with grounds.puller(Limits(workers=3)) as puller:
             await puller.pull(f"{registry}/attack/base:1")
             for number, attack in enumerate(ATTACKS):
                 if attack.ceilings is None:
