@@ -6,7 +6,8 @@ interpreter lock while they work:
 - the *listener* receives jobs and the advance of a blob's front, and ends the process when the loop process is gone;
 - the *reader* reads the blob along its front and inflates it, into a short queue;
 - the *hasher* hashes the blob and the tar stream, beside it: one layer alone must keep more than one core busy;
-- the *main* thread walks the tar stream and makes files: as much work again, most of it the kernel's.
+- the *main* thread walks the tar stream and makes files: as much work again, most of it the kernel's. Where another
+  worker makes them (see ``partner``), it hands the members on.
 
 A fifth has the disk begin with large files (see ``writeback``).
 
