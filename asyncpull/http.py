@@ -1,6 +1,4 @@
-"""HTTP as the rest of the house wants it; the only importer of aiohttp's client.
-
-What is different from aiohttp as it comes:
+"""HTTP as the rest of the house wants it, over the connections of ``http1``.
 
 - ``Accept-Encoding: identity`` on every request, and a body with any other Content-Encoding is refused: a compressed
   transfer breaks digests and ranges alike.
@@ -16,9 +14,9 @@ What is different from aiohttp as it comes:
 - Every request of a redirect, and every token, goes through the proxy that the environment names for its URL; the
   proxy's password goes to the proxy only.
 - What is only for one origin (certificates of ours, headers that may be secrets) is left out once a redirect left it.
+- A server may close a connection that was kept at the very moment we ask by it. What can be asked twice is asked again.
 - No cookies, no netrc; URLs are sent byte for byte as they were given, for they may be signed.
-- Every exception is one of ours, and its text holds neither a query nor user information of a URL. aiohttp's exception
-  stays as the cause, robbed of the request it would print.
+- Every exception is one of ours, and its text holds neither a query nor user information of a URL, nor what came.
 """
 
 from __future__ import annotations
@@ -32,10 +30,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
-
 from asyncpull.addresses import addresses_of, is_next_door
 from asyncpull.dataclass import dataclass
 from asyncpull.errors import (
@@ -45,23 +39,33 @@ from asyncpull.errors import (
     TemporaryError,
     UnavailableError,
 )
+from asyncpull.http1.body import content_length
+from asyncpull.http1.connection import BodyCutError, ConnectionLostError
+from asyncpull.http1.head import NotHttpError, request_head
+from asyncpull.http1.pool import Pool, ProxyRefusedError, Route, Tunnel
 from asyncpull.proxies import Proxies
 from asyncpull.stall import StallLimits, StallWatch
 from asyncpull.tls import TlsFiles, make_context
-from asyncpull.urls import origin, redact, redirected, resolved
+from asyncpull.urls import authority, origin, redact, redirected, resolved
+from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
+    from asyncpull.http1.connection import Connection
+    from asyncpull.http1.head import ResponseHead
+
 USER_AGENT = "asyncpull/0.1.0"
 REDIRECT_LIMIT = 10
-_HEADER_LIMIT = 32 << 10  # bytes per header line: a signed Location may be long
 _PIECE = 256 << 10  # bytes of a body that are handed on at once, within the limit for pauses
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Their bodies are sent again where they are redirected to; every other redirect makes a GET of it.
 _SAME_METHOD = frozenset({307, 308})
+# May be sent again where nobody knows whether it has arrived (RFC 9110 §9.2.2).
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 _TLS_HINT = "if this registry is to be trusted without a valid certificate, mark it insecure or say --tls-verify=false"
 
 
@@ -98,17 +102,19 @@ class HttpResponse:
     regard to case.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, *, is_foreign: bool, patience: float) -> None:
-        self._response, self._url = response, url
+    def __init__(
+        self, head: ResponseHead, connection: Connection, url: str, *, is_foreign: bool, patience: float
+    ) -> None:
+        self._head, self._connection, self._url = head, connection, url
         self._patience = patience
         self.url = redact(url)
         self.is_foreign = is_foreign
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.status = head.status
+        self.headers: Mapping[str, str] = head.headers
 
     def all(self, name: str) -> tuple[str, ...]:
         """Every value of a header that may come several times."""
-        return tuple(self._response.headers.getall(name, ()))
+        return self._head.headers.all(name)
 
     @property
     def location(self) -> str | None:
@@ -122,7 +128,7 @@ class HttpResponse:
     @property
     def content_length(self) -> int | None:
         """The length that the headers promise, in bytes; None if they do not."""
-        return self._response.content_length
+        return content_length(self._head.headers)
 
     async def read(self, limit: int, what: str) -> bytes:
         """The whole body. Raises DocumentTooLargeError as soon as it is seen that it exceeds ``limit`` bytes.
@@ -180,7 +186,7 @@ class HttpResponse:
                 f"{self.url}: the body comes with Content-Encoding {encoding[:40]!r}, though identity was asked for",
                 "a proxy or a registry that recompresses breaks digests; it has to be told not to",
             )
-        return _Chunks(self.url, self._response.content)
+        return _Chunks(self.url, self._connection, self._patience)
 
     def __repr__(self) -> str:
         return f"<HttpResponse {self.status} {self.url}>"
@@ -189,15 +195,18 @@ class HttpResponse:
 class _Chunks:
     """The pieces of a body. Not a generator: one that is left half-way would have to be closed by somebody."""
 
-    def __init__(self, subject: str, content: aiohttp.StreamReader) -> None:
-        self._subject, self._content = subject, content
+    def __init__(self, subject: str, connection: Connection, patience: float) -> None:
+        self._subject, self._connection, self._patience = subject, connection, patience
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        with _translated(self._subject):
-            chunk = await self._content.readany()
+        with _exchanging(self._subject):
+            chunk = self._connection.piece_at_hand()
+            if chunk is None:
+                async with asyncio.timeout(self._patience):
+                    chunk = await self._connection.piece()
         if not chunk:
             raise StopAsyncIteration
         return chunk
@@ -215,32 +224,20 @@ class HttpClient:
         self._unix_socket = unix_socket
         self._timeouts = timeouts or HttpTimeouts()
         self._proxies = proxies or Proxies()
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
         self._contexts: dict[tuple[TlsFiles, bool], ssl.SSLContext] = {}
         self._making_context = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        timeouts = self._timeouts
-        self._session = aiohttp.ClientSession(
-            # How many connections there are is the scheduler's decision, not the pool's.
-            connector=aiohttp.UnixConnector(self._unix_socket, limit=0)
-            if self._unix_socket
-            else aiohttp.TCPConnector(limit=0),
-            timeout=_session_timeout(timeouts, timeouts.idle),
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            max_line_size=_HEADER_LIMIT,
-            max_field_size=_HEADER_LIMIT,
-        )
+        self._pool = Pool(self._timeouts.connect)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
 
     @asynccontextmanager
     async def request(
@@ -284,12 +281,12 @@ class HttpClient:
                 if authorization is not None:
                     sent["Authorization"] = authorization
             context = await self._context(url, tls, verify=verify_tls)
-            async with self._sending(method, url, sent, body, context) as response:
-                location = response.headers.get("Location")
-                if response.status not in _REDIRECTS or location is None:
-                    yield HttpResponse(response, url, is_foreign=is_foreign, patience=self._timeouts.idle)
+            async with self._exchange(method, url, sent, body, context) as (head, connection):
+                location = head.headers.get("Location")
+                if head.status not in _REDIRECTS or location is None:
+                    yield HttpResponse(head, connection, url, is_foreign=is_foreign, patience=self._timeouts.idle)
                     return
-            if body is not None and response.status not in _SAME_METHOD:
+            if body is not None and head.status not in _SAME_METHOD:
                 method, body = "GET", None
             url = redirected(url, location, plain_http=plain_http)
         raise UnavailableError(f"{redact(url)}: more than {REDIRECT_LIMIT} redirects")
@@ -311,140 +308,168 @@ class HttpClient:
             )
 
     @asynccontextmanager
-    async def _sending(
+    async def _exchange(
         self,
         method: str,
         url: str,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         body: bytes | Stream | None,
-        context: ssl.SSLContext | bool,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response, for whose time the rest of a streamed body may still be on its way."""
-        if not isinstance(body, Stream):
-            async with await self._send(method, url, headers, body, context) as response:
-                yield response
-            return
-        headers = headers | {"Content-Length": str(body.length)}
-        sending = _Sending(body, self._timeouts)
-        try:
-            try:
-                response = await self._send(method, url, headers, sending, context)
-            except SourceError as error:
-                if sending.failure is not None:
-                    raise sending.failure from error
-                raise
-            async with response:
-                yield response
-        finally:
-            await sending.aclose()
-
-    async def _send(
-        self,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        body: bytes | _Sending | None,
-        context: ssl.SSLContext | bool,
-    ) -> aiohttp.ClientResponse:
-        if self._session is None:
+        context: ssl.SSLContext | None,
+    ) -> AsyncIterator[tuple[ResponseHead, Connection]]:
+        """The head of the answer, and what its body is read from; the rest of a Stream may still be on its way."""
+        subject, proxy = redact(url), self._proxies.for_url(url)
+        route = self._route(url, proxy, context)
+        with _exchanging(subject):
+            request = _request(method, url, headers, body, proxy)
+        pool = self._pool
+        if pool is None:
             raise RuntimeError("HttpClient is used outside of its async with")
-        proxy = self._proxies.for_url(url)
-        for_proxy = {} if proxy is None else _proxy_headers(proxy)
-        if origin(url)[0] == "http":
-            # What goes through a tunnel is not for the proxy's eyes; what does not is read and changed by it.
-            headers, for_proxy = headers | for_proxy, {}
-        timeouts = self._timeouts
-        # By itself aiohttp would wait for the answer to a long body no longer than for a piece of one.
-        idle = timeouts.verdict if isinstance(body, _Sending) else timeouts.idle
-        with _translated(redact(url), proxy):
-            async with asyncio.timeout(timeouts.headers) as limit:
-                sending = body if isinstance(body, _Sending) else None
-                if sending is not None:
-                    sending.limit = limit
-                response = await self._session.request(
-                    method,
-                    # Without user information, which aiohttp would turn into an Authorization of its own.
-                    URL(url, encoded=True).with_user(None),
-                    headers=headers,
-                    data=body,
-                    timeout=_session_timeout(timeouts, idle),
-                    allow_redirects=False,
-                    ssl=context,
-                    proxy=None if proxy is None else URL(proxy).with_user(None),
-                    proxy_headers=for_proxy,
-                )
-                if sending is not None:
-                    sending.limit = None
-        if proxy is not None and response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            response.close()
-            raise _refused_by_proxy(redact(url), proxy, response.status)
-        return response
+        exchange = await self._asked(pool, route, subject, proxy, method, request, body)
+        try:
+            if proxy is not None and exchange.head.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                raise _refused_by_proxy(subject, proxy, exchange.head.status)
+            yield exchange.head, exchange.connection
+        finally:
+            await exchange.end()
+            pool.give_back(route, exchange.connection)
 
-    async def _context(self, url: str, files: TlsFiles, *, verify: bool) -> ssl.SSLContext | bool:
+    async def _asked(
+        self,
+        pool: Pool,
+        route: Route,
+        subject: str,
+        proxy: str | None,
+        method: str,
+        request: bytes,
+        body: bytes | Stream | None,
+    ) -> _Exchange:
+        """An exchange whose answer has begun, over a connection that was kept or over a new one."""
+        connection = pool.take(route)
+        is_kept = connection is not None
+        while True:
+            if connection is None:
+                with _connecting(subject, proxy):
+                    connection = await pool.connect(route)
+            exchange = _Exchange(connection, self._timeouts)
+            try:
+                with _exchanging(subject):
+                    await exchange.begin(method, request, body if isinstance(body, Stream) else None)
+                return exchange
+            except BaseException as error:
+                await exchange.end()
+                connection.close()
+                if exchange.failure is not None:
+                    raise exchange.failure from error
+                lost = error.__cause__
+                can_repeat = method in _IDEMPOTENT and not isinstance(body, Stream)
+                if not (is_kept and can_repeat and isinstance(lost, ConnectionLostError) and lost.is_unanswered):
+                    raise
+            connection, is_kept = None, False
+
+    def _route(self, url: str, proxy: str | None, context: ssl.SSLContext | None) -> Route:
+        """How to get to ``url``."""
+        scheme, host, port = origin(url)
+        own = None if scheme == "http" else context
+        if proxy is None or self._unix_socket is not None:
+            return Route(host, port, own, unix_socket=self._unix_socket)
+        proxy_scheme, proxy_host, proxy_port = origin(proxy)
+        tunnel = None
+        if own is not None:
+            # What goes through a tunnel is not for the proxy's eyes; what does not is read and changed by it.
+            fields = {"User-Agent": USER_AGENT} | _proxy_headers(proxy)
+            tunnel = Tunnel(host, authority(url, with_port=True), own, tuple(fields.items()))
+        return Route(proxy_host, proxy_port, None if proxy_scheme == "http" else context, tunnel)
+
+    async def _context(self, url: str, files: TlsFiles, *, verify: bool) -> ssl.SSLContext | None:
         """What to make a TLS connection to ``url`` by, or to a proxy; reading certificates takes a thread its time."""
         if origin(url)[0] == "http" and self._proxies.for_url(url) is None:
-            return True
+            return None
         async with self._making_context:
             if (files, verify) not in self._contexts:
                 self._contexts[files, verify] = await asyncio.to_thread(make_context, files, verify=verify)
         return self._contexts[files, verify]
 
 
-class _Sending:
-    """A Stream on its way, for aiohttp, which iterates in a task of its own.
+class _Exchange:
+    """A request and the head of its answer, over one connection. A Stream is sent in a task, beside the wait.
 
-    ``limit`` ends the request; it is moved while pieces are taken, and set aside while the next one is made.
     ``failure`` is what the Stream raised.
     """
 
-    def __init__(self, stream: Stream, timeouts: HttpTimeouts) -> None:
-        self._stream, self._timeouts = stream, timeouts
-        self._pieces: AsyncIterator[bytes | memoryview] | None = None
-        self._rest = memoryview(b"")
-        self._taking = asyncio.Lock()
-        self.limit: asyncio.Timeout | None = None
+    head: ResponseHead
+
+    def __init__(self, connection: Connection, timeouts: HttpTimeouts) -> None:
+        self.connection = connection
         self.failure: Exception | None = None
+        self._timeouts = timeouts
+        self._sending: asyncio.Task[None] | None = None
 
-    def __aiter__(self) -> Self:
-        if self._pieces is not None:  # whether what was sent has arrived, nobody knows here
-            raise ConnectionResetError
-        return self
+    async def begin(self, method: str, request: bytes, stream: Stream | None) -> None:
+        """Send, and wait for the head. Raises TimeoutError, what a connection raises, and what the Stream does."""
+        answer = self.connection.send(method, request)
+        patience = self._timeouts.headers
+        if stream is not None:
+            self._sending = asyncio.ensure_future(self._send(stream))
+            await asyncio.wait((self._sending, answer), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                self._sending.result()
+            patience = self._timeouts.verdict
+        async with asyncio.timeout(patience):
+            self.head = await answer
 
-    async def __anext__(self) -> memoryview:
-        async with self._taking:
-            if not self._rest:
-                self._allow(None)
+    async def end(self) -> None:
+        """Be done with what is still being sent; a connection that has not got all of it is closed."""
+        if self._sending is None:
+            return
+        is_sent = self._sending.done() and not self._sending.cancelled() and self._sending.exception() is None
+        if not is_sent:
+            self.connection.close()
+            self._sending.cancel()
+            await finish(asyncio.gather(self._sending, return_exceptions=True))
+
+    async def _send(self, stream: Stream) -> None:
+        """Send a body as it is made. Raises TimeoutError for a server that takes no more."""
+        pieces, sent = stream.open(), 0
+        try:
+            while True:
                 try:
-                    if self._pieces is None:
-                        self._pieces = self._stream.open()
-                    self._rest = memoryview(await anext(self._pieces))
+                    piece = memoryview(await anext(pieces))
                 except StopAsyncIteration:
-                    self._allow(self._timeouts.verdict)
-                    raise
+                    break
                 except Exception as error:
                     self.failure = error
                     raise
-            self._allow(self._timeouts.idle)
-            piece, self._rest = self._rest[:_PIECE], self._rest[_PIECE:]
-            return piece
-
-    async def aclose(self) -> None:
-        """Be done with it, whether all was sent or not."""
-        self.limit = None
-        async with self._taking:  # who is taking a piece was cancelled by now
-            pieces, self._pieces, self._rest = self._pieces, None, memoryview(b"")
+                sent += len(piece)
+                for start in range(0, len(piece), _PIECE):
+                    async with asyncio.timeout(self._timeouts.idle):
+                        await self.connection.write(piece[start : start + _PIECE])
+        finally:
             close = getattr(pieces, "aclose", None)
             if close is not None:
                 await close()
-
-    def _allow(self, seconds: float | None) -> None:
-        if self.limit is not None and not self.limit.expired():
-            now = asyncio.get_running_loop().time()
-            self.limit.reschedule(None if seconds is None else now + seconds)
+        if sent != stream.length:
+            raise ValueError("a body of another length than it was to have")
 
 
-def _session_timeout(timeouts: HttpTimeouts, idle: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=idle)
+def _request(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | Stream | None, proxy: str | None
+) -> bytes:
+    """The head of a request, and its body if that is bytes. Raises ValueError for what cannot be sent."""
+    parts = urlsplit(url)
+    fields = {"Host": authority(url), "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if proxy is not None and parts.scheme == "http":
+        target = f"http://{fields['Host']}{target}"
+        fields |= _proxy_headers(proxy)
+    if body is not None:
+        fields["Content-Type"] = "application/octet-stream"
+    length = len(body) if isinstance(body, bytes) else body.length if body is not None else 0
+    if body is not None or method in _WITH_LENGTH:
+        fields["Content-Length"] = str(length)
+    for name, value in headers.items():
+        fields = {other: said for other, said in fields.items() if other.lower() != name.lower()} | {name: value}
+    head = request_head(method, target, fields)
+    return head + body if isinstance(body, bytes) else head
 
 
 def _proxy_headers(proxy: str) -> dict[str, str]:
@@ -469,53 +494,66 @@ def _refused_by_proxy(subject: str, proxy: str, status: int) -> SourceError:
 
 
 @contextmanager
-def _translated(subject: str, proxy: str | None = None) -> Iterator[None]:
-    """Turn what aiohttp, ssl and the socket raise into our errors about ``subject``, a redacted URL."""
+def _connecting(subject: str, proxy: str | None) -> Iterator[None]:
+    """Turn what is raised while a connection is made into our errors about ``subject``, a redacted URL."""
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise _our_error(subject, error, proxy) from _without_request(error)
+    except ProxyRefusedError as error:
+        raise _refused_by_proxy(subject, proxy or subject, error.status) from error
+    except (OSError, NotHttpError, ValueError) as error:
+        raise _not_connected(subject, error, proxy) from error
 
 
-def _our_error(subject: str, error: Exception, proxy: str | None) -> SourceError:
+def _not_connected(subject: str, error: Exception, proxy: str | None) -> SourceError:
+    whom = "cannot connect" if proxy is None else f"cannot connect to proxy {redact(proxy)}"
     match error:
-        case aiohttp.ClientHttpProxyError() if proxy is not None:
-            return _refused_by_proxy(subject, proxy, error.status)
-        case aiohttp.ClientProxyConnectionError() if proxy is not None:
-            reason = error.os_error.strerror or "the host name cannot be resolved"
-            return UnavailableError(f"{subject}: cannot connect to proxy {redact(proxy)}: {reason}", temporary=True)
-        case aiohttp.ClientConnectorCertificateError():
-            reason = getattr(error.certificate_error, "verify_message", "") or "not valid for this host"
-            return UnavailableError(f"{subject}: the TLS certificate is refused: {reason}", _TLS_HINT)
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            reason = getattr(error.__cause__, "reason", None) or getattr(error, "reason", None) or "handshake failed"
-            return UnavailableError(f"{subject}: no TLS connection: {reason}", "is it a registry that speaks https?")
-        case aiohttp.ClientConnectorDNSError():
-            unknown = isinstance(error.os_error, socket.gaierror) and error.os_error.errno == socket.EAI_NONAME
-            return UnavailableError(f"{subject}: the host name cannot be resolved", temporary=not unknown)
-        case aiohttp.ConnectionTimeoutError():
+        case ssl.SSLError():
+            return _no_tls(subject, error)
+        case TimeoutError():
             return TemporaryError(f"{subject}: no connection in time")
+        case socket.gaierror() if proxy is None:
+            return UnavailableError(
+                f"{subject}: the host name cannot be resolved", temporary=error.errno != socket.EAI_NONAME
+            )
+        case socket.gaierror():
+            return UnavailableError(f"{subject}: {whom}: the host name cannot be resolved", temporary=True)
+        case OSError():
+            reason = error.strerror or "the connection was lost"
+            return UnavailableError(f"{subject}: {whom}: {reason}", temporary=True)
+        case NotHttpError():
+            return UnavailableError(f"{subject}: {whom}: its answer is not HTTP", temporary=True)
+        case _:
+            return UnavailableError(f"{subject}: the request cannot be made ({type(error).__name__})")
+
+
+@contextmanager
+def _exchanging(subject: str) -> Iterator[None]:
+    """Turn what is raised while a request is sent and answered into our errors about ``subject``, a redacted URL."""
+    try:
+        yield
+    except (OSError, NotHttpError, BodyCutError, ValueError) as error:
+        raise _not_answered(subject, error) from error
+
+
+def _not_answered(subject: str, error: Exception) -> SourceError:
+    match error:
         case TimeoutError():
             return TemporaryError(f"{subject}: nothing was received in time")
-        case aiohttp.ClientConnectorError():
-            return UnavailableError(f"{subject}: cannot connect: {error.os_error.strerror}", temporary=True)
-        case aiohttp.ClientPayloadError():
-            return UnavailableError(f"{subject}: the body ended too early", temporary=True)
-        case aiohttp.ClientResponseError():
+        case NotHttpError():
             return UnavailableError(f"{subject}: the answer is not HTTP", temporary=True)
-        case aiohttp.ClientConnectionError() | OSError():
+        case BodyCutError():
+            return UnavailableError(f"{subject}: the body ended too early", temporary=True)
+        case OSError(__cause__=ssl.SSLError() as reason):  # whoever wants a certificate of ours says so only here
+            return _no_tls(subject, reason)
+        case OSError():
             return UnavailableError(f"{subject}: the connection was lost", temporary=True)
         case _:
             return UnavailableError(f"{subject}: the request cannot be made ({type(error).__name__})")
 
 
-def _without_request(error: Exception) -> Exception:
-    """``error``, unable to print a URL, a header or what came instead of HTTP; as a cause it may end up in a log."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        nowhere, nothing = URL("http://redacted"), CIMultiDictProxy[str](CIMultiDict())
-        error.request_info = aiohttp.RequestInfo(nowhere, error.request_info.method, nothing, nowhere)
-        error.args, error.history, error.headers, error.message = (), (), None, "not HTTP"
-        error.__cause__ = error.__context__ = None
-    elif isinstance(error, aiohttp.InvalidURL):
-        error.args = ("a URL",)
-    return error
+def _no_tls(subject: str, error: ssl.SSLError) -> SourceError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message or "not valid for this host"
+        return UnavailableError(f"{subject}: the TLS certificate is refused: {reason}", _TLS_HINT)
+    reason = error.reason or "handshake failed"
+    return UnavailableError(f"{subject}: no TLS connection: {reason}", "is it a registry that speaks https?")

@@ -6,13 +6,22 @@ from urllib.parse import urljoin, urlsplit
 
 from asyncpull.errors import UnavailableError
 
+_PORTS = {"http": 80, "https": 443}
+
 
 def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port of ``url``: what two requests must share to share an Authorization. Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an absolute http or https URL")
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
+
+
+def authority(url: str, *, with_port: bool = False) -> str:
+    """Host and port of ``url`` as requests name them; the port that the scheme has anyway only ``with_port``."""
+    scheme, host, port = origin(url)
+    name = f"[{host}]" if ":" in host else host
+    return f"{name}:{port}" if with_port or port != _PORTS[scheme] else name
 
 
 def resolved(url: str, named: str) -> str:

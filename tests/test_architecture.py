@@ -22,6 +22,7 @@ LEVELS = [
     {
         "addresses",
         "budget",
+        "http1",
         "layer",
         "lockholders",
         "plan",
@@ -87,7 +88,8 @@ def test_imports_only_lower_levels(path: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("aiohttp", {"http.py", "demo"}),
+        ("aiohttp", {"demo"}),
+        ("aiohappyeyeballs", {"http1"}),
         ("uvloop", {"cli"}),
         ("rich", {"cli", "demo"}),
         ("click", {"cli"}),

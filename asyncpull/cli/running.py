@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import ssl
 import sys
 from typing import TYPE_CHECKING
 
@@ -46,19 +45,6 @@ def run(settings: Settings, work: Work) -> int:
         # uvloop leaves the handlers of a closed loop in place, which would swallow what comes after it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def import_http_client() -> None:
-    """Import ``http`` for a command that is about to ask a registry, without the certificates of the system.
-
-    aiohttp reads them twice when it is imported, into contexts that ``http`` does not use: a tenth of what a pull takes
-    that finds everything there. A command may change the ssl module for that moment; a library may not.
-    """
-    ssl.SSLContext.set_default_verify_paths = lambda self: None  # type: ignore[method-assign]
-    try:
-        import asyncpull.http  # noqa: F401
-    finally:
-        del ssl.SSLContext.set_default_verify_paths  # the one of its base class is back
 
 
 async def _interruptible(work: Work, received: list[signal.Signals]) -> int:

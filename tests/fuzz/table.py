@@ -6,13 +6,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.fuzz import layer, registry, spec, store, trust
+from tests.fuzz import http1, layer, registry, spec, store, trust
 
 if TYPE_CHECKING:
     from tests.fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
-    each.name: each for each in chain(spec.TARGETS, layer.TARGETS, registry.TARGETS, store.TARGETS, trust.TARGETS)
+    each.name: each
+    for each in chain(spec.TARGETS, layer.TARGETS, http1.TARGETS, registry.TARGETS, store.TARGETS, trust.TARGETS)
 }
 
 FINDINGS = Path(__file__).with_name("findings")

@@ -13,7 +13,6 @@ from asyncpull.cli.choosing import choose_all, first_of
 from asyncpull.cli.formats import format_table, human_size, short_id
 from asyncpull.cli.opening import platform_options, registry_access, run_with_store, trust_options, wanted_platform
 from asyncpull.cli.output import write_json, write_text
-from asyncpull.cli.running import import_http_client
 from asyncpull.cli.settings import Session, global_options
 from asyncpull.cli.targets import settle
 
@@ -46,7 +45,6 @@ def plan(session: Session, /, references: Sequence[str], **platform: str | None)
     choices = choose_all(references, settings)
 
     async def work(store: Store) -> int:
-        import_http_client()
         from asyncpull.pull import Puller
 
         access, trust = registry_access(settings), trust_options(settings)

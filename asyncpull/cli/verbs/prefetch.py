@@ -23,7 +23,6 @@ from asyncpull.cli.opening import (
     wanted_platform,
 )
 from asyncpull.cli.output import write_json, write_lines
-from asyncpull.cli.running import import_http_client
 from asyncpull.cli.settings import Session, global_options
 from asyncpull.cli.targets import settle
 from asyncpull.cli.verbs.pull import pulled_as_json
@@ -72,7 +71,6 @@ def prefetch(
     namespace.enter()
 
     async def work(store: Store) -> int:
-        import_http_client()
         from asyncpull.cli.progress.choice import reporter_for
         from asyncpull.plan import PullPolicy
         from asyncpull.prefetch import prefetch as prefetch_all

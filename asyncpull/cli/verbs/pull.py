@@ -20,7 +20,6 @@ from asyncpull.cli.opening import (
     wanted_platform,
 )
 from asyncpull.cli.output import write_json, write_lines
-from asyncpull.cli.running import import_http_client
 from asyncpull.cli.settings import Session, Settings, global_options
 from asyncpull.cli.targets import settle
 from asyncpull.errors import UsageError
@@ -71,7 +70,6 @@ def pull(
     choices = choose_all(references, settings)
 
     async def work(store: Store) -> int:
-        import_http_client()
         from asyncpull.cli.progress.choice import reporter_for
         from asyncpull.plan import PullPolicy
         from asyncpull.pull import Puller
