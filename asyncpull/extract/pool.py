@@ -396,6 +396,7 @@ class WorkerPool:
 
     def _next_turn(self, worker: Worker | None) -> None:
         """Give ``worker``, or a new one in the place of one that is gone, to the most urgent job that waits."""
+        self._turns = [turn for turn in self._turns if not turn.worker.done()]  # without those cancelled a moment ago
         if not self._turns:
             if worker is not None:
                 self._idle.append(worker)
