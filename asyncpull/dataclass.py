@@ -2,9 +2,10 @@
 
 ``dataclasses`` writes and compiles six methods of a frozen class as it is defined. A pull defines two hundred classes
 and makes objects of eighty, so a third of the time of its imports went there. Here the definition makes the slots and
-no more. ``__init__`` is written when the first object is made; the rest, which most classes never need, is borrowed
-from a twin in the standard library, made when it is first asked for. Objects are the same, down to ``replace``,
-``asdict``, pickles and ``match``; type checkers see nothing but the standard library.
+no more. ``__init__`` is written when the first object is made; what compares and hashes takes tuples of the fields; the
+rest, which most classes never need, is borrowed from twins in the standard library, made when they are first asked for.
+Objects are the same, down to ``replace``, ``asdict``, pickles and ``match``; type checkers see nothing but the standard
+library.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ __all__ = ["dataclass"]
 if TYPE_CHECKING:
     from dataclasses import dataclass
 else:
+    from copy import copy
     from dataclasses import MISSING, Field, FrozenInstanceError, field, make_dataclass
+    from functools import cached_property
+    from operator import attrgetter
 
     _ORDER: Final = ("__lt__", "__le__", "__gt__", "__ge__")
 
@@ -31,19 +35,25 @@ else:
 
         def __init__(self, fields: dict[str, Field[Any]], options: dict[str, bool]) -> None:
             self.fields, self._options = fields, options
-            self._twin: type | None = None
             self.cls: type
 
         def __get__(self, instance: object, owner: type) -> dict[str, Field[Any]]:
-            return self.twin.__dataclass_fields__
+            return self._known
 
-        @property
+        @cached_property
         def twin(self) -> type:
-            """A class of the standard library with the same fields."""
-            if self._twin is None:
-                fields = [(name, each.type, each) for name, each in self.fields.items()]
-                self._twin = make_dataclass(self.cls.__name__, fields, **self._options)
-            return self._twin
+            """A class of the standard library that is the same."""
+            return self._new_twin(**self._options)
+
+        @cached_property
+        def _known(self) -> dict[str, Field[Any]]:
+            """The fields as the standard library marks them; a twin without methods costs a quarter of another."""
+            return self._new_twin(init=False, repr=False, eq=False).__dataclass_fields__
+
+        def _new_twin(self, **options: bool) -> type:
+            return make_dataclass(
+                self.cls.__name__, [(n, each.type, copy(each)) for n, each in self.fields.items()], **options
+            )
 
         def borrowed(self, name: str) -> Any:
             """A method that puts the one of the twin in its own place."""
@@ -124,8 +134,9 @@ else:
         written = {"__init__": definition.new_init(), "__repr__": definition.borrowed("__repr__")}
         written["__match_args__"] = tuple(name for name, each in fields.items() if each.init)
         if options["eq"]:
-            written["__eq__"] = definition.borrowed("__eq__")
-            written["__hash__"] = definition.borrowed("__hash__") if options["frozen"] else None
+            written["__eq__"] = _equality([name for name, each in fields.items() if each.compare])
+            counting = [name for name, each in fields.items() if (each.compare if each.hash is None else each.hash)]
+            written["__hash__"] = _hashing(counting) if options["frozen"] else None
         if options["order"]:
             written |= {name: definition.borrowed(name) for name in _ORDER}
         if options["frozen"]:
@@ -144,6 +155,28 @@ else:
             raise TypeError(f"{name}: a field of this kind is made by dataclasses.dataclass")
         found.name, found.type = name, kind
         return found
+
+    def _tuple_of(names: list[str]) -> Any:
+        """A function that makes a tuple of those attributes of an object."""
+        if len(names) > 1:
+            return attrgetter(*names)
+        return lambda instance: tuple(getattr(instance, name) for name in names)
+
+    def _equality(names: list[str]) -> Any:
+        key = _tuple_of(names)
+
+        def __eq__(instance: object, other: object) -> Any:
+            return key(instance) == key(other) if other.__class__ is instance.__class__ else NotImplemented
+
+        return __eq__
+
+    def _hashing(names: list[str]) -> Any:
+        key = _tuple_of(names)
+
+        def __hash__(instance: object) -> int:
+            return hash(key(instance))
+
+        return __hash__
 
     def _restore(instance: Any, state: list[object]) -> None:
         for name, value in zip(type(instance).__dict__["__dataclass_fields__"].fields, state, strict=True):
