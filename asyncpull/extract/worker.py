@@ -5,7 +5,7 @@ interpreter lock while they work:
 
 - the *listener* receives jobs and the advance of a blob's front, and ends the process when the loop process is gone;
 - the *reader* reads the blob along its front and inflates it, into a short queue;
-- the *hasher* hashes the blob and the tar stream, beside it: one layer alone must keep more than one core busy;
+- the *hasher* hashes the blob and the tar stream, beside it: one large layer alone must keep more than one core busy;
 - the *main* thread walks the tar stream and makes files: as much work again, most of it the kernel's. Where another
   worker makes them (see ``partner``), it hands the members on.
 
@@ -22,7 +22,7 @@ import queue
 import shutil
 import threading
 import traceback
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,9 @@ _READ = 1 << 20
 _QUEUED = 4
 # How many bytes of the blob go by between two messages about it.
 _REPORT = 1 << 20
+# A blob up to this size is read, inflated and hashed by the thread that makes its files: starting two others, and
+# waking them, would take longer, and whoever has one small layer has several, for as many workers.
+_SMALL = 4 << 20
 
 
 class BlobFront:
@@ -106,28 +109,36 @@ class BlobFront:
 
 
 class Hasher:
-    """Hashes a blob and its tar stream in a thread of its own, a few pieces behind the reader at most."""
+    """Hashes a blob and its tar stream, beside the reader and a few pieces behind it at most, or at once."""
 
-    def __init__(self, blob: Digest, diff_id: Digest) -> None:
+    def __init__(self, blob: Digest, diff_id: Digest, *, is_beside: bool) -> None:
         self._blob, self._tar = blob.hasher(), diff_id.hasher()
         self._pieces: queue.Queue[tuple[Hash, bytes] | None] = queue.Queue(_QUEUED)
-        self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="hasher", daemon=True) if is_beside else None
+        if self._thread is not None:
+            self._thread.start()
 
     def take_blob(self, piece: bytes) -> None:
         """Hash the next piece of the blob."""
-        self._pieces.put((self._blob, piece))
+        self._take(self._blob, piece)
 
     def take_tar(self, piece: bytes) -> None:
         """Hash the next piece of the tar stream."""
-        self._pieces.put((self._tar, piece))
+        self._take(self._tar, piece)
 
     def finish(self) -> tuple[str, str]:
         """The hexadecimal digests of the blob and of the tar stream, once there are no more pieces."""
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._pieces.put(None)
             self._thread.join()
+            self._thread = None
         return self._blob.hexdigest(), self._tar.hexdigest()
+
+    def _take(self, target: Hash, piece: bytes) -> None:
+        if self._thread is None:
+            target.update(piece)
+        else:
+            self._pieces.put((target, piece))
 
     def _run(self) -> None:
         while (item := self._pieces.get()) is not None:
@@ -135,8 +146,41 @@ class Hasher:
             target.update(piece)
 
 
+class Ahead:
+    """An iterator over what another one gives, which runs in a thread, a few pieces ahead."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._source = pieces
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="blob-reader", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Ahead:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._thread is not None:
+            piece = self._pieces.get()
+            if piece is not None:
+                return piece
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        raise failure or StopIteration
+
+    def _run(self) -> None:
+        try:
+            for piece in self._source:
+                self._pieces.put(piece)
+        except Exception as error:  # carried to the other thread, which raises it
+            self._failure = error
+        finally:
+            self._pieces.put(None)
+
+
 class BlobReader:
-    """Reads a blob along its front and inflates it in a thread of its own; iterate for the tar stream.
+    """Reads a blob along its front and inflates it, in a thread of its own if it is large; iterate for the tar stream.
 
     Bytes that were damaged on the way are not the publisher's fault. So an error of the compressed stream is kept
     until the whole blob was hashed, and raised only if its digest is right.
@@ -144,28 +188,22 @@ class BlobReader:
 
     def __init__(self, fd: int, job: ApplyJob, front: BlobFront, sock: socket.socket) -> None:
         self._fd, self._job, self._front, self._sock = fd, job, front, sock
-        self._hasher = Hasher(job.blob, job.diff_id)
+        is_large = job.size > _SMALL
+        self._hasher = Hasher(job.blob, job.diff_id, is_beside=is_large)
         self.inflater = Inflater(job.ceilings)
-        self._pieces: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
-        self._ended = False
         self._inflating = True
         self._malformed: LayerError | None = None
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="blob-reader", daemon=True)
-        self._thread.start()
+        self._tar: Iterator[bytes] = Ahead(self._inflated()) if is_large else self._inflated()
 
     def __iter__(self) -> Iterator[bytes]:
-        while (piece := self._pieces.get()) is not None:
-            yield piece
-        self._ended = True
+        yield from self._tar
         self.finish()
 
     def finish(self) -> None:
         """Hash the rest of the blob. Raises DigestMismatchError, or else what was wrong with the stream."""
         self._inflating = False
-        self._drain()
-        if self._failure is not None:
-            raise self._failure
+        for _ in self._tar:
+            pass
         actual, _ = self._hasher.finish()
         if actual != self._job.blob.encoded:
             expected = self._job.blob
@@ -181,39 +219,27 @@ class BlobReader:
 
     def abandon(self) -> None:
         """Stop reading, wherever it is."""
-        self._inflating = False
         self._front.stop()
-        self._drain()
+        with suppress(Exception):  # something else has ended this already
+            self.finish()
 
-    def _drain(self) -> None:
-        while not self._ended:
-            self._ended = self._pieces.get() is None
-        self._thread.join()
-        self._hasher.finish()
-
-    def _run(self) -> None:
+    def _inflated(self) -> Iterator[bytes]:
+        """The tar stream, as far as it is wanted and the compressed one is good; the whole blob is hashed anyway."""
+        for piece in self._blob_pieces():
+            self._hasher.take_blob(piece)
+            try:
+                for tar in self.inflater.feed(piece) if self._inflating else ():
+                    self._hasher.take_tar(tar)
+                    yield tar
+                    if not self._inflating:
+                        break
+            except LayerError as error:
+                self._inflating, self._malformed = False, error
         try:
-            for piece in self._blob_pieces():
-                self._hasher.take_blob(piece)
-                self._inflate(piece)
             if self._inflating:
                 self.inflater.close()
         except LayerError as error:
             self._malformed = error
-        except Exception as error:  # carried to the main thread, which raises it
-            self._failure = error
-        finally:
-            self._pieces.put(None)
-
-    def _inflate(self, piece: bytes) -> None:
-        if not self._inflating:
-            return
-        try:
-            for tar in self.inflater.feed(piece):
-                self._hasher.take_tar(tar)
-                self._pieces.put(tar)
-        except LayerError as error:
-            self._inflating, self._malformed = False, error
 
     def _blob_pieces(self) -> Iterator[bytes]:
         position = reported = front = 0
