@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +20,9 @@ _LARGE: Final = "/var/tmp"  # as containers/image does it: /tmp is often memory
 
 def scratch_directory() -> str:
     """Where such files are: ``TMPDIR`` of the environment, or what the machine has for large temporary files."""
-    return os.environ.get("TMPDIR") or (_LARGE if os.access(_LARGE, os.W_OK | os.X_OK) else tempfile.gettempdir())
+    from tempfile import gettempdir  # which brings random numbers along, and most pulls come without
+
+    return os.environ.get("TMPDIR") or (_LARGE if os.access(_LARGE, os.W_OK | os.X_OK) else gettempdir())
 
 
 def open_scratch(directory: Path | str | None = None) -> int:
@@ -36,7 +37,9 @@ def open_scratch(directory: Path | str | None = None) -> int:
         except OSError as error:
             if error.errno not in _NO_UNNAMED:
                 raise
-        fd, name = tempfile.mkstemp(dir=place)
+        from tempfile import mkstemp
+
+        fd, name = mkstemp(dir=place)
         os.unlink(name)
         return fd
 

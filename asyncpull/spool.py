@@ -50,7 +50,7 @@ T = TypeVar("T")
 # A batch is written when it has this many bytes, or when its first byte has waited that long. What a killed process
 # loses per connection is about one batch, so it is small; what a fast connection gathers while the thread is busy
 # becomes one larger batch, up to the limit at which the reader of the socket has to wait.
-BATCH_BYTES = 64 << 10
+BATCH_BYTES = 256 << 10
 BATCH_SECONDS = 0.05
 PENDING_LIMIT = 1 << 20
 

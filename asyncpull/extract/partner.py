@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncpull.errors import WorkerError
 from asyncpull.extract.apply import ApplyOptions, Judge, tree_maker
-from asyncpull.extract.protocol import Batch, Failed, Finish, Made, PickyDecoder, Taken, encode
+from asyncpull.extract.protocol import SLOT_BYTES, SLOTS, Batch, Failed, Finish, Made, PickyDecoder, Taken, encode
 from asyncpull.layer.header import Member
 
 if TYPE_CHECKING:
@@ -35,21 +35,8 @@ if TYPE_CHECKING:
     from asyncpull.extract.extractor import Extractor
     from asyncpull.extract.protocol import MakeJob
 
-_SLOTS: Final = 6
-_SLOT_BYTES: Final = 1 << 20
 _MOST_ITEMS: Final = 1000
 _RECEIVE: Final = 1 << 16
-
-
-def open_memory() -> int:
-    """The memory of two partners: a descriptor, for each to map."""
-    fd = os.memfd_create("asyncpull", os.MFD_CLOEXEC)
-    try:
-        os.ftruncate(fd, _SLOTS * _SLOT_BYTES)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 class DistantMaker:
@@ -60,10 +47,10 @@ class DistantMaker:
     """
 
     def __init__(self, memory_fd: int, sock_fd: int) -> None:
-        self._memory = mmap.mmap(memory_fd, _SLOTS * _SLOT_BYTES)
+        self._memory = mmap.mmap(memory_fd, SLOTS * SLOT_BYTES)
         self._sock = socket.socket(fileno=os.dup(sock_fd))
         self._decoder = PickyDecoder(Taken, Made, Failed)
-        self._free = deque(range(_SLOTS))
+        self._free = deque(range(SLOTS))
         self._items: list[tuple[object, ...] | int] = []
         self._slot = -1  # the one that is being filled, and how far it is
         self._filled = 0
@@ -108,17 +95,17 @@ class DistantMaker:
         """Hand the next piece of contents on."""
         if self._slot < 0:
             self._slot = self._free_slot()
-        left, room = len(contents), _SLOT_BYTES - self._filled
+        left, room = len(contents), SLOT_BYTES - self._filled
         while left > room:
             if room:
                 self._put(contents[:room], room)
             self._send()
             contents, left = contents[room:], left - room
-            self._slot, room = self._free_slot(), _SLOT_BYTES
+            self._slot, room = self._free_slot(), SLOT_BYTES
         self._put(contents, left)
 
     def _put(self, contents: memoryview, size: int) -> None:
-        start = self._slot * _SLOT_BYTES + self._filled
+        start = self._slot * SLOT_BYTES + self._filled
         self._memory[start : start + size] = contents
         self._filled += size
         self._items.append(size)
@@ -183,7 +170,7 @@ def make_for_another(
     )
     with socket.socket(fileno=os.dup(sock_fd)) as sock:
         try:
-            made = _make(Path(job.diff), options, mmap.mmap(memory_fd, _SLOTS * _SLOT_BYTES), sock)
+            made = _make(Path(job.diff), options, mmap.mmap(memory_fd, SLOTS * SLOT_BYTES), sock)
             answer = encode(made) if made else b""
         except Exception as error:  # is not kept: where it was raised, the memory is in use
             answer = encode(Failed(explain(error)))
@@ -210,7 +197,7 @@ def _make(root: Path, options: ApplyOptions, memory: mmap.mmap, sock: socket.soc
 
 def _do(batch: Batch, memory: mmap.mmap, maker: Extractor) -> None:
     """Do what the members of a batch say."""
-    contents, at = memoryview(memory), batch.slot * _SLOT_BYTES
+    contents, at = memoryview(memory), batch.slot * SLOT_BYTES
     with _explained(maker):
         for item in marshal.loads(batch.items):
             if type(item) is int:

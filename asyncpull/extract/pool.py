@@ -1,6 +1,10 @@
 """The pool of worker processes, seen from the event loop.
 
-A worker does one job at a time; jobs wait for a free worker, those whose blob is complete first, then the largest.
+A worker does one job at a time. Jobs wait for a free worker, those whose blob is complete first, then the largest; and
+while as many jobs as there are cores have all their input, for one of those to end. More of them would only share the
+cores, and the largest layer, on which everything waits in the end, would get the less of them. Workers that follow
+blobs which are still on their way are not counted: they mostly wait.
+
 Workers are forked from the nursery, which is started by ``subprocess.Popen``; all are spoken to over socket pairs, so
 that any thread and any event loop will do, and no child watcher is needed.
 
@@ -25,7 +29,6 @@ from typing import TYPE_CHECKING, Self
 from asyncpull.dataclass import dataclass
 from asyncpull.errors import WorkerError
 from asyncpull.extract.confinement import worker_environment
-from asyncpull.extract.partner import open_memory
 from asyncpull.extract.protocol import (
     Advanced,
     AnswerDecoder,
@@ -35,6 +38,7 @@ from asyncpull.extract.protocol import (
     Job,
     MakeJob,
     encode,
+    open_memory,
     send_job,
 )
 from asyncpull.log import Log
@@ -240,6 +244,7 @@ class WorkerPool:
         self._limit = limit or self._cores + 2
         self._nursery: Nursery | None = None
         self._idle: list[Worker] = []
+        self._running: dict[Worker, BlobFront | None] = {}
         self._count = 0
         self._has_told = False
         self._turns: list[Turn] = []
@@ -259,9 +264,10 @@ class WorkerPool:
             self._nursery = None
 
     @property
-    def _busy(self) -> int:
-        """How many workers have something to do."""
-        return self._count - len(self._idle)
+    def _has_room(self) -> bool:
+        """Whether one more job may begin."""
+        working = sum(front is None or front.is_complete for front in self._running.values())
+        return working < self._cores and bool(self._idle or self._count < self._limit)
 
     async def confinement(self) -> Confinement:
         """How the workers of this pool are confined on this machine. Raises WorkerError."""
@@ -300,7 +306,7 @@ class WorkerPool:
         So many ``layers``, this one counted, are to be applied beside each other. One worker at least is left to
         others, for the blob may be long in coming.
         """
-        if 2 * layers > self._cores or self._busy + 2 > min(self._cores, self._limit - 1):
+        if 2 * layers > self._cores or len(self._running) + 2 > min(self._cores, self._limit - 1):
             return await self.run(job, fds, front, on_advance)
         try:
             memory = open_memory()
@@ -315,7 +321,7 @@ class WorkerPool:
             try:
                 reader = await self._acquire(job, front)
             except BaseException:
-                self._next_turn(maker)
+                self._give_back(maker)
                 raise
             # Each end is that of one worker alone, so that it closes with what that one does.
             results = await run_all(
@@ -355,20 +361,19 @@ class WorkerPool:
             try:
                 await worker.end()
             finally:
+                del self._running[worker]
                 self._count -= 1
-                self._next_turn(None)
+                self._begin_waiting()
             raise
-        self._next_turn(worker)
+        self._give_back(worker)
         self._tell_of_confinement()
         if isinstance(result, Failed):
             raise result.error
         return result
 
     async def _acquire(self, job: Job, front: BlobFront | None) -> Worker:
-        if self._idle:
-            return self._idle.pop()
-        if self._count < self._limit:
-            return self._start()
+        if self._has_room:
+            return self._take(front)
         turn = Turn(job, front, asyncio.get_running_loop().create_future())
         self._turns.append(turn)
         try:
@@ -377,8 +382,32 @@ class WorkerPool:
             if turn in self._turns:
                 self._turns.remove(turn)
             elif not turn.worker.cancelled() and turn.worker.exception() is None:
-                self._next_turn(turn.worker.result())
+                self._give_back(turn.worker.result())
             raise
+
+    def _take(self, front: BlobFront | None) -> Worker:
+        """A free worker for a job that reads along ``front``. Raises WorkerError."""
+        worker = self._idle.pop() if self._idle else self._start()
+        self._running[worker] = front
+        return worker
+
+    def _give_back(self, worker: Worker) -> None:
+        """Let a worker that has ended its job do the next."""
+        del self._running[worker]
+        self._idle.append(worker)
+        self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        """Give workers to jobs that wait, the most urgent first, as long as there is room."""
+        while self._turns and self._has_room:
+            turn = max(self._turns, key=lambda turn: turn.urgency)
+            self._turns.remove(turn)
+            if turn.worker.done():  # cancelled a moment ago
+                continue
+            try:
+                turn.worker.set_result(self._take(turn.front))
+            except WorkerError as error:
+                turn.worker.set_exception(error)
 
     def _start(self) -> Worker:
         self._nursery = self._nursery or Nursery(self._reach)
@@ -393,17 +422,3 @@ class WorkerPool:
             confinement = self._nursery.confinement
             if confinement.missing:
                 _log.debug("workers are confined in part", missing=confinement.missing, landlock=confinement.landlock)
-
-    def _next_turn(self, worker: Worker | None) -> None:
-        """Give ``worker``, or a new one in the place of one that is gone, to the most urgent job that waits."""
-        self._turns = [turn for turn in self._turns if not turn.worker.done()]  # without those cancelled a moment ago
-        if not self._turns:
-            if worker is not None:
-                self._idle.append(worker)
-            return
-        turn = max(self._turns, key=lambda turn: turn.urgency)
-        self._turns.remove(turn)
-        try:
-            turn.worker.set_result(worker or self._start())
-        except WorkerError as error:
-            turn.worker.set_exception(error)

@@ -26,10 +26,11 @@ of the temporary directories' locks, so that the next program to open the store 
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asyncpull import errors
 from asyncpull.dataclass import dataclass
@@ -41,6 +42,9 @@ from asyncpull.tree.marks import Marks  # noqa: TC001
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SLOTS: Final = 6
+SLOT_BYTES: Final = 1 << 20
+"""What two partners share: so many slots of so many bytes."""
 _LENGTH = struct.Struct(">I")
 _MAX_FDS = 8
 _PIECE = 1 << 16
@@ -271,6 +275,17 @@ class _PickyUnpickler(pickle.Unpickler):
             return self._kinds[module, name]
         except KeyError as error:
             raise pickle.UnpicklingError(f"{module}.{name}") from error
+
+
+def open_memory() -> int:
+    """The memory of two partners: a descriptor, for each to map. Raises OSError where the kernel has none such."""
+    fd = os.memfd_create("asyncpull", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, SLOTS * SLOT_BYTES)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def send_job(sock: socket.socket, job: Job, fds: list[int]) -> bytes:

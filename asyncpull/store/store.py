@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from asyncpull.store.views import ContainerRecord, ImageRecord
 
 # Seconds between two syncs while something is staged, and how long one may take for there to be another one.
-_SYNC_PAUSE: Final = 0.5
+_SYNC_PAUSE: Final = 0.25
 _SLOW_SYNC: Final = 1.0
 
 _log = Log(__name__)
@@ -163,9 +163,9 @@ class Store(Upkeep, Exporter):
     async def writing_out(self) -> AsyncIterator[None]:
         """Have the disk keep up with what is staged in the body, so that the commit after it has less to wait for.
 
-        The file system is synced twice a second, until one sync takes longer than a second: so slow a disk has enough
-        to do, and who cancels the body waits for a sync to end. What goes wrong is raised at the end of the body, since
-        nobody else will be told. Takes no lock. Raises NoSpaceError, StoreWriteError, StoreError.
+        The file system is synced four times a second at most, until one sync takes longer than a second: so slow a disk
+        has enough to do, and who cancels the body waits for a sync to end. What goes wrong is raised at the end of the
+        body, since nobody else will be told. Takes no lock. Raises NoSpaceError, StoreWriteError, StoreError.
         """
         ended = asyncio.Event()
         keeping_up = asyncio.ensure_future(self._keep_up(ended))

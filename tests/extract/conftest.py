@@ -13,8 +13,8 @@ import pytest
 
 from asyncpull.errors import AsyncpullError
 from asyncpull.extract.apply import Applied, ApplyOptions, apply_layer, read_layer
-from asyncpull.extract.partner import DistantMaker, make_for_another, open_memory
-from asyncpull.extract.protocol import MakeJob
+from asyncpull.extract.partner import DistantMaker, make_for_another
+from asyncpull.extract.protocol import MakeJob, open_memory
 from asyncpull.tree.confine import Opener, has_openat2, open_by_kernel, open_by_steps
 from asyncpull.tree.marks import Marks
 from tests.support.tars import Entry, tar
