@@ -58,6 +58,9 @@ _STACK = 64 << 10
 # What a mount says whose FUSE program has died; the second one to a question that it died over.
 DISCONNECTED = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MMAP_THRESHOLD_MAX = 32 << 20  # glibc refuses more
+
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 BTRFS_MAGIC = 0x9123683E
@@ -76,6 +79,20 @@ _STATX_SIZE = 256
 @functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
+
+
+def keep_freed_memory(count: int) -> None:
+    """Have this process, and those forked from it, use memory again that it has freed, up to ``count`` bytes.
+
+    By itself glibc maps large blocks anew each time, and the kernel clears every page of them. Other C libraries are
+    left as they are.
+    """
+    try:
+        mallopt = _libc().mallopt
+    except AttributeError:
+        return
+    mallopt(_M_MMAP_THRESHOLD, min(count, _MMAP_THRESHOLD_MAX))
+    mallopt(_M_TRIM_THRESHOLD, count)
 
 
 def _check(result: int, path: str | bytes | None = None) -> int:

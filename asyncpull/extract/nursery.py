@@ -30,10 +30,13 @@ from contextlib import suppress
 
 from asyncpull.extract.confinement import Confinement, confine, confine_worker
 from asyncpull.extract.worker import serve
+from asyncpull.kernel import keep_freed_memory
 
 # How long a worker has, in seconds, to hear that its socket has ended.
 _PATIENCE = 10
 _LONGEST = 1 << 16
+# What pieces of a layer a worker has in memory at a time, several times over.
+_KEPT_BYTES = 64 << 20
 
 
 def main() -> None:
@@ -48,6 +51,7 @@ def main() -> None:
         return
     signal.signal(signal.SIGCHLD, _reap)
     own = os.getpid()
+    keep_freed_memory(_KEPT_BYTES)
     gc.freeze()  # so that no collection in a worker copies the pages it shares
     while (fd := _next_request(requests)) is not None:
         if os.fork() == 0:

@@ -1,9 +1,9 @@
 """The pool of worker processes, seen from the event loop.
 
-A worker does one job at a time. Jobs wait for a free worker, those whose blob is complete first, then the largest; and
-while as many jobs as there are cores have all their input, for one of those to end. More of them would only share the
-cores, and the largest layer, on which everything waits in the end, would get the less of them. Workers that follow
-blobs which are still on their way are not counted: they mostly wait.
+A worker does one job at a time. Jobs wait for a free worker, those whose blob is complete first, then the largest.
+While there are more jobs than workers, they also wait as long as so many jobs as there are cores have all their input.
+More of them would only share the cores, and the largest layer, on which everything waits in the end, would get the
+less. Workers that follow blobs which are still on their way are not counted: they mostly wait.
 
 Workers are forked from the nursery, which is started by ``subprocess.Popen``; all are spoken to over socket pairs, so
 that any thread and any event loop will do, and no child watcher is needed.
@@ -263,11 +263,11 @@ class WorkerPool:
             self._nursery.close()
             self._nursery = None
 
-    @property
-    def _has_room(self) -> bool:
-        """Whether one more job may begin."""
+    def _has_room(self, waiting: int) -> bool:
+        """Whether one of so many jobs that wait may begin."""
         working = sum(front is None or front.is_complete for front in self._running.values())
-        return working < self._cores and bool(self._idle or self._count < self._limit)
+        is_worthwhile = working < self._cores or waiting + len(self._running) <= self._limit
+        return is_worthwhile and bool(self._idle or self._count < self._limit)
 
     async def confinement(self) -> Confinement:
         """How the workers of this pool are confined on this machine. Raises WorkerError."""
@@ -372,7 +372,7 @@ class WorkerPool:
         return result
 
     async def _acquire(self, job: Job, front: BlobFront | None) -> Worker:
-        if self._has_room:
+        if self._has_room(len(self._turns) + 1):
             return self._take(front)
         turn = Turn(job, front, asyncio.get_running_loop().create_future())
         self._turns.append(turn)
@@ -399,7 +399,7 @@ class WorkerPool:
 
     def _begin_waiting(self) -> None:
         """Give workers to jobs that wait, the most urgent first, as long as there is room."""
-        while self._turns and self._has_room:
+        while self._turns and self._has_room(len(self._turns)):
             turn = max(self._turns, key=lambda turn: turn.urgency)
             self._turns.remove(turn)
             if turn.worker.done():  # cancelled a moment ago
