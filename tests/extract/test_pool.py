@@ -83,9 +83,13 @@ class Layer:
         )
 
 
-@pytest.fixture
-def layer(tmp_path: Path) -> Iterator[Layer]:
-    made = Layer(tmp_path / "layer", tar({"a/b": b"content" * 5000, "c": b"", "d": os.urandom(3 << 20)}))
+LARGE = os.urandom(5 << 20)
+"""More than a worker reads, inflates and hashes in one thread."""
+
+
+@pytest.fixture(params=[3 << 20, 5 << 20], ids=["in one thread", "in three"])
+def layer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Layer]:
+    made = Layer(tmp_path / "layer", tar({"a/b": b"content" * 5000, "c": b"", "d": LARGE[: request.param]}))
     yield made
     os.close(made.fd)
 
@@ -132,6 +136,49 @@ async def test_a_worker_takes_one_job_after_another(layer: Layer, tmp_path: Path
         os.close(other.fd)
 
 
+async def finished(pool: WorkerPool, layers: dict[str, Layer]) -> list[str]:
+    """The names of ``layers``, which wait for a worker in this order, in the order in which they are done."""
+    order: list[str] = []
+
+    async def run(name: str) -> None:
+        front = BlobFront(len(layers[name].blob))
+        front.advance(front.size)
+        await pool.run(layers[name].job, (layers[name].fd,), front)
+        order.append(name)
+
+    await asyncio.gather(*map(run, layers))
+    return order
+
+
+@pytest.mark.parametrize(("small", "place"), [(2, 2), (4, 4), (5, 2)])
+async def test_a_large_layer_keeps_its_core_until_there_are_workers_for_all_that_are_left(
+    tmp_path: Path, small: int, place: int
+) -> None:
+    """One core and three workers: who comes fourth waits, unless all that are left fit in."""
+    streams = {"large": tar({"f": bytes(64 << 20)})} | {f"small {n}": tar({"f": b"x"}) for n in range(small)}
+    layers = {name: Layer(tmp_path / name, stream, stream) for name, stream in streams.items()}
+    async with WorkerPool(within(tmp_path), 3, cores=1) as pool:
+        order = await finished(pool, layers)
+    assert order.index("large") == place
+    assert set(order) == set(layers)
+    for each in layers.values():
+        os.close(each.fd)
+
+
+async def test_a_worker_that_waits_for_its_blob_keeps_no_other_from_beginning(layer: Layer, tmp_path: Path) -> None:
+    small = {f"small {n}": Layer(tmp_path / f"small {n}", tar({"f": b"x"})) for n in range(4)}
+    front = BlobFront(len(layer.blob))
+    async with WorkerPool(within(tmp_path), 2, cores=1) as pool:
+        waiting = asyncio.create_task(pool.run(replace(layer.job, front=0), (layer.fd,), front))
+        await asyncio.sleep(0)
+        assert set(await finished(pool, small)) == set(small)
+        assert not waiting.done()
+        front.advance(len(layer.blob))
+        assert isinstance(await waiting, Extracted)
+    for each in small.values():
+        os.close(each.fd)
+
+
 async def test_damaged_bytes_are_a_wrong_digest_whatever_the_stream_says(layer: Layer, tmp_path: Path) -> None:
     damaged = bytearray(layer.blob)
     damaged[len(damaged) // 2] ^= 0x40
@@ -157,6 +204,11 @@ async def test_wrong_diff_id(layer: Layer, tmp_path: Path) -> None:
         (b"", gzip.compress(tar({"a": b"x"}))[:-20], MalformedLayerError),
         (b"x" * 1024, None, MalformedLayerError),
         (tar({"../../etc/x": b"x"}), None, UnsupportedMemberError),
+        (b"", gzip.compress(tar({"large": LARGE}))[:-20], MalformedLayerError),
+        (b"", gzip.compress(tar({"large": LARGE})[: 4 << 20]), MalformedLayerError),
+        (b"", b"\x1f\x8b\x08\x00 no gzip" + LARGE, MalformedLayerError),
+        (tar({"../../etc/x": b"x", "large": LARGE}), None, UnsupportedMemberError),
+        (tar({"large": LARGE, "../../etc/x": b"x"}), None, UnsupportedMemberError),
     ],
 )
 async def test_a_right_digest_leaves_the_publisher_to_blame(
