@@ -26,6 +26,7 @@ import base64
 import socket
 import ssl
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -63,8 +64,7 @@ _PIECE = 256 << 10  # bytes of a body that are handed on at once, within the lim
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Their bodies are sent again where they are redirected to; every other redirect makes a GET of it.
 _SAME_METHOD = frozenset({307, 308})
-# May be sent again where nobody knows whether it has arrived (RFC 9110 §9.2.2).
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 §9.2.2
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 _TLS_HINT = "if this registry is to be trusted without a valid certificate, mark it insecure or say --tls-verify=false"
 
@@ -317,43 +317,34 @@ class HttpClient:
         context: ssl.SSLContext | None,
     ) -> AsyncIterator[tuple[ResponseHead, Connection]]:
         """The head of the answer, and what its body is read from; the rest of a Stream may still be on its way."""
-        subject, proxy = redact(url), self._proxies.for_url(url)
-        route = self._route(url, proxy, context)
-        with _exchanging(subject):
-            request = _request(method, url, headers, body, proxy)
-        pool = self._pool
+        pool, subject, proxy = self._pool, redact(url), self._proxies.for_url(url)
         if pool is None:
             raise RuntimeError("HttpClient is used outside of its async with")
-        exchange = await self._asked(pool, route, subject, proxy, method, request, body)
+        with _exchanging(subject):
+            raw = _request(method, url, headers, body, proxy)
+        stream = body if isinstance(body, Stream) else None
+        question = _Question(self._route(url, proxy, context), subject, proxy, method, raw, stream)
+        exchange = await self._asked(pool, question)
         try:
             if proxy is not None and exchange.head.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
                 raise _refused_by_proxy(subject, proxy, exchange.head.status)
             yield exchange.head, exchange.connection
         finally:
             await exchange.end()
-            pool.give_back(route, exchange.connection)
+            pool.give_back(question.route, exchange.connection)
 
-    async def _asked(
-        self,
-        pool: Pool,
-        route: Route,
-        subject: str,
-        proxy: str | None,
-        method: str,
-        request: bytes,
-        body: bytes | Stream | None,
-    ) -> _Exchange:
+    async def _asked(self, pool: Pool, question: _Question) -> _Exchange:
         """An exchange whose answer has begun, over a connection that was kept or over a new one."""
-        connection = pool.take(route)
-        is_kept = connection is not None
+        connection = pool.take(question.route)
+        may_repeat = connection is not None and question.may_be_repeated
         while True:
             if connection is None:
-                with _connecting(subject, proxy):
-                    connection = await pool.connect(route)
+                with _connecting(question.subject, question.proxy):
+                    connection = await pool.connect(question.route)
             exchange = _Exchange(connection, self._timeouts)
             try:
-                with _exchanging(subject):
-                    await exchange.begin(method, request, body if isinstance(body, Stream) else None)
+                with _exchanging(question.subject):
+                    await exchange.begin(question)
                 return exchange
             except BaseException as error:
                 await exchange.end()
@@ -361,10 +352,9 @@ class HttpClient:
                 if exchange.failure is not None:
                     raise exchange.failure from error
                 lost = error.__cause__
-                can_repeat = method in _IDEMPOTENT and not isinstance(body, Stream)
-                if not (is_kept and can_repeat and isinstance(lost, ConnectionLostError) and lost.is_unanswered):
+                if not (may_repeat and isinstance(lost, ConnectionLostError) and lost.is_unanswered):
                     raise
-            connection, is_kept = None, False
+            connection, may_repeat = None, False
 
     def _route(self, url: str, proxy: str | None, context: ssl.SSLContext | None) -> Route:
         """How to get to ``url``."""
@@ -390,6 +380,26 @@ class HttpClient:
         return self._contexts[files, verify]
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A request that is ready to be sent: where to, its bytes, and the Stream that follows them, if there is one.
+
+    ``subject`` and ``proxy`` are for messages. No repr shows what may be secret.
+    """
+
+    route: Route
+    subject: str
+    proxy: str | None = field(repr=False)
+    method: str
+    raw: bytes = field(repr=False)
+    stream: Stream | None
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether it may be sent again where nobody knows if it has arrived."""
+        return self.method in _IDEMPOTENT and self.stream is None
+
+
 class _Exchange:
     """A request and the head of its answer, over one connection. A Stream is sent in a task, beside the wait.
 
@@ -404,12 +414,12 @@ class _Exchange:
         self._timeouts = timeouts
         self._sending: asyncio.Task[None] | None = None
 
-    async def begin(self, method: str, request: bytes, stream: Stream | None) -> None:
+    async def begin(self, question: _Question) -> None:
         """Send, and wait for the head. Raises TimeoutError, what a connection raises, and what the Stream does."""
-        answer = self.connection.send(method, request)
+        answer = self.connection.send(question.method, question.raw)
         patience = self._timeouts.headers
-        if stream is not None:
-            self._sending = asyncio.ensure_future(self._send(stream))
+        if question.stream is not None:
+            self._sending = asyncio.ensure_future(self._send(question.stream))
             await asyncio.wait((self._sending, answer), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 self._sending.result()

@@ -9,7 +9,7 @@ interpreter lock while they work:
 - the *main* thread walks the tar stream and makes files: as much work again, most of it the kernel's. Where another
   worker makes them (see ``partner``), it hands the members on.
 
-A fifth has the disk begin with large files (see ``writeback``).
+A fifth has the disk begin with large files (see ``writeback``). A small blob is done by the main thread alone.
 
 It imports no HTTP client and no event loop: starting it costs what Python costs.
 """

@@ -6,6 +6,7 @@ How many there are at a time is whoever asks' decision.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import field
 from functools import partial
 from socket import SOCK_STREAM
 from typing import TYPE_CHECKING, Final, cast
@@ -46,7 +47,7 @@ class Tunnel:
     host: str
     authority: str
     context: ssl.SSLContext
-    fields: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # a password among them
 
 
 @dataclass(frozen=True, slots=True)
