@@ -277,15 +277,15 @@ async def test_a_failed_pull_leaves_what_it_received_to_the_next(bench: Bench) -
 
 
 async def test_a_spool_that_was_damaged_is_a_hole(bench: Bench) -> None:
-    target = images.image([layer("a", 400_000)])
+    target = images.image([layer("a", 2_000_000)])
     blob = target.layers[0]
-    bench.registry.on("/blobs/" + blob.digest, in_turn(cut(300_000), status(404)), times=2)
+    bench.registry.on("/blobs/" + blob.digest, in_turn(cut(1_600_000), status(404)), times=2)
     async with bench.untouched(NotFoundError, spools=1):
         await bench.puller.pull(bench.offer(target))
     (spool,) = bench.store.spool_root.iterdir()
-    damage(spool / "blob", 150_000)
+    damage(spool / "blob", 1_500_000)
     pulled = await bench.puller.pull(bench.offer(target))
-    assert 0 < pulled.bytes_resumed < 300_000
+    assert 0 < pulled.bytes_resumed < 1_600_000
     assert pulled.bytes_resumed + pulled.bytes_fetched == len(blob.data)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pysequoia
+    from pysequoia.packet import Packet, Tag
 
 # What pysequoia raises is a RuntimeError with a stack of frames in its text, or a ValueError.
 _FOREIGN = (RuntimeError, ValueError, TypeError, OSError)
@@ -123,13 +124,13 @@ class SecretKey:
 
 
 def _require_usable_subkey(certificate: pysequoia.Cert, key: str, now: float) -> None:
-    from pysequoia.packet import PacketPile, SignatureType, Tag
+    from pysequoia.packet import SignatureType, Tag
 
     made: float | None = None
     binding: tuple[float, float | None] | None = None  # the latest counts: when it was made, and for how long
-    for packet in PacketPile.from_bytes(bytes(certificate)):
-        if packet.tag != Tag.Signature:
-            is_it = packet.tag == Tag.PublicSubkey and packet.fingerprint == key
+    for tag, packet in _packets_of(certificate):
+        if tag != Tag.Signature:
+            is_it = tag == Tag.PublicSubkey and packet.fingerprint == key
             made = packet.key_created.timestamp() if is_it and packet.key_created else None
         elif made is not None and packet.signature_type == SignatureType.SubkeyRevocation:
             raise IntegrityError(f"the key {key} was revoked")
@@ -144,11 +145,23 @@ def _require_usable_subkey(certificate: pysequoia.Cert, key: str, now: float) ->
 
 def _keys_of(certificate: pysequoia.Cert) -> Iterator[str]:
     """The fingerprints of a certificate's keys."""
-    from pysequoia.packet import PacketPile, Tag
+    from pysequoia.packet import Tag
+
+    for tag, packet in _packets_of(certificate):
+        if tag in (Tag.PublicKey, Tag.PublicSubkey) and packet.fingerprint is not None:
+            yield packet.fingerprint
+
+
+def _packets_of(certificate: pysequoia.Cert) -> Iterator[tuple[Tag | None, Packet]]:
+    """The packets of a certificate, with None for tags that pysequoia raises an error about."""
+    from pysequoia.packet import PacketPile
 
     for packet in PacketPile.from_bytes(bytes(certificate)):
-        if packet.tag in (Tag.PublicKey, Tag.PublicSubkey) and packet.fingerprint is not None:
-            yield packet.fingerprint
+        try:
+            tag = packet.tag
+        except _FOREIGN:
+            tag = None
+        yield tag, packet
 
 
 def _first_line(error: Exception) -> str:

@@ -37,11 +37,18 @@ class Server:
 
     def __init__(self, *serve: Serve) -> None:
         self._serve = list(serve)
+        self._open: set[asyncio.StreamWriter] = set()
         self.connections = 0
         self.route = Route("", 0)
 
+    def close(self) -> None:
+        """Close every connection."""
+        for writer in self._open:
+            writer.close()
+
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._open.add(writer)
         serve = self._serve.pop(0) if len(self._serve) > 1 else self._serve[0]
         try:
             await serve(reader, writer)
@@ -57,6 +64,7 @@ async def serving(*serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIter
     async with await asyncio.start_server(server.answer, "127.0.0.1", 0, ssl=tls) as listening:
         server.route = Route("127.0.0.1", listening.sockets[0].getsockname()[1])
         yield server
+        server.close()  # since Python 3.12 whoever leaves waits for all connections
 
 
 def answers(*raw: bytes, then_closes: bool = False) -> Serve:
