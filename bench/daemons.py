@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.measure import measure_time
-from bench.namespace import SERVER
+from bench.namespace import SERVERS
 from bench.orders import ENVIRONMENT, job_of, one_after_another
 from bench.scenarios import AGAIN, STORE
 
@@ -54,7 +54,7 @@ DOCKERD = Kind(
     (
         *("dockerd", "--config-file", "{place}/configuration", "--data-root", "{place}/root"),
         *("--exec-root", "{place}/exec", "-p", "{place}/pid", "-H", "unix://{place}/s"),
-        *("--iptables=false", "--ip6tables=false", "--bridge=none", "--insecure-registry", SERVER + "/24"),
+        *("--iptables=false", "--ip6tables=false", "--bridge=none", "--insecure-registry", SERVERS),
     ),
     ("docker", "-H", "unix://{place}/s", "version"),
     ("docker", "-H", "unix://{place}/s", "pull", "-q"),

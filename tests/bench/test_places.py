@@ -58,6 +58,17 @@ def test_a_network_has_its_rate_in_all_and_goes() -> None:
 
 @pytest.mark.root
 @needs_root
+def test_links_of_two_rates_stand_side_by_side() -> None:
+    with shaped_network("test", "16mbit") as slow, shaped_network("test", "32mbit") as fast:
+        assert slow.address != fast.address
+        for network in (slow, fast):
+            with socket.create_server((network.address, 0)) as listening:
+                ask = f"import socket; socket.create_connection({listening.getsockname()!r}, 5)"
+                subprocess.run([*network.entrance, sys.executable, "-c", ask], check=True)
+
+
+@pytest.mark.root
+@needs_root
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_each_run_has_a_file_system_of_its_own(tmp_path: Path, kind: str) -> None:
     if shutil.which(f"mkfs.{kind}") is None:
