@@ -245,7 +245,6 @@ class WorkerPool:
         self._nursery: Nursery | None = None
         self._idle: list[Worker] = []
         self._running: dict[Worker, BlobFront | None] = {}
-        self._count = 0
         self._has_told = False
         self._turns: list[Turn] = []
 
@@ -257,11 +256,15 @@ class WorkerPool:
     ) -> None:
         for worker in self._idle:
             worker.sock.close()  # the end of its stream tells it to exit
-        self._count -= len(self._idle)
         self._idle.clear()
         if self._nursery is not None:
             self._nursery.close()
             self._nursery = None
+
+    @property
+    def _count(self) -> int:
+        """How many workers there are."""
+        return len(self._idle) + len(self._running)
 
     def _has_room(self, waiting: int) -> bool:
         """Whether one of so many jobs that wait may begin."""
@@ -362,7 +365,6 @@ class WorkerPool:
                 await worker.end()
             finally:
                 del self._running[worker]
-                self._count -= 1
                 self._begin_waiting()
             raise
         self._give_back(worker)
@@ -411,9 +413,7 @@ class WorkerPool:
 
     def _start(self) -> Worker:
         self._nursery = self._nursery or Nursery(self._reach)
-        worker = self._nursery.new_worker()
-        self._count += 1
-        return worker
+        return self._nursery.new_worker()
 
     def _tell_of_confinement(self) -> None:
         """Log once what is missing of it; the nursery has said so, for a worker has answered."""
