@@ -259,9 +259,10 @@ class HttpClient:
         ``private_headers`` are sent, like ``authorization`` and the client certificates of ``tls``, to the origin of
         ``home`` only, which is a URL that ``url`` may be relative to, and ``url`` itself where it is not given. A
         request with a ``body`` of bytes, which may be a secret, is not redirected to another origin. ``plain_http``
-        allows a redirect from https to http. Leaving the context with the body unread closes the connection. Raises
-        UnavailableError and TemporaryError, also while the body is read; AuthenticationError where a proxy wants to
-        know who we are; ConfigurationError for certificates and proxies that cannot be used; and what a Stream raises.
+        allows a redirect from https to http. Leaving the context before all of the body is here closes the connection.
+        Raises UnavailableError and TemporaryError, also while the body is read; AuthenticationError where a proxy wants
+        to know who we are; ConfigurationError for certificates and proxies that cannot be used; and what a Stream
+        raises.
         """
         if home is not None:
             url = redirected(home, url, plain_http=plain_http)
@@ -476,9 +477,9 @@ def _request(
     length = len(body) if isinstance(body, bytes) else body.length if body is not None else 0
     if body is not None or method in _WITH_LENGTH:
         fields["Content-Length"] = str(length)
-    for name, value in headers.items():
-        fields = {other: said for other, said in fields.items() if other.lower() != name.lower()} | {name: value}
-    head = request_head(method, target, fields)
+    given = {name.lower() for name in headers}
+    ours = {name: value for name, value in fields.items() if name.lower() not in given}
+    head = request_head(method, target, ours | dict(headers))
     return head + body if isinstance(body, bytes) else head
 
 

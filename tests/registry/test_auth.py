@@ -145,7 +145,7 @@ def test_several_scopes_are_several_parameters_or_words() -> None:
 
 
 def test_what_is_no_text_goes_back_as_the_bytes_that_it_was() -> None:
-    service = b"caf\xe9".decode(errors="surrogateescape")  # as aiohttp gives a header
+    service = b"caf\xe9".decode(errors="surrogateescape")  # as a header is given
     [request], _ = dance(f'Bearer realm="https://h/t",service="{service}"')
     assert "service=caf%E9&" in request.url
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from multidict import CIMultiDict
 
+from asyncpull.http1.head import Headers
 from asyncpull.registry.ratelimit import RateLimit, parse_rate_limit
 
 
@@ -33,7 +33,7 @@ from asyncpull.registry.ratelimit import RateLimit, parse_rate_limit
     ],
 )
 def test_headers(headers: dict[str, str], expected: RateLimit | None) -> None:
-    assert parse_rate_limit(CIMultiDict(headers)) == expected
+    assert parse_rate_limit(Headers(headers.items())) == expected
 
 
 @pytest.mark.parametrize(
