@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import ssl
 from typing import TYPE_CHECKING
@@ -78,6 +79,14 @@ def asked_of(proxy: Squid, port: str) -> list[str]:
     return [line for line in proxy.requests() if f":{port}" in line]
 
 
+async def logged(proxy: Squid, port: str) -> list[str]:
+    """What the proxy was asked, once it has said so: it writes its log after it has answered."""
+    async with asyncio.timeout(10):
+        while not asked_of(proxy, port):
+            await asyncio.sleep(0.01)
+    return asked_of(proxy, port)
+
+
 async def test_plain_http(proxy: Squid, registry: RegistrySimulator) -> None:
     port = port_of(registry)
     url = f"http://registry.test:{port}/v2/"
@@ -89,7 +98,7 @@ async def test_plain_http(proxy: Squid, registry: RegistrySimulator) -> None:
     [request] = registry.requests
     assert (request.headers["host"], request.headers["authorization"]) == (f"registry.test:{port}", "Basic eDp5")
     assert "proxy-authorization" not in request.headers
-    assert asked_of(proxy, port) == [f"200 GET http://registry.test:{port}/v2/"]
+    assert await logged(proxy, port) == [f"200 GET http://registry.test:{port}/v2/"]
 
 
 async def test_a_tunnel(proxy: Squid, secure: tuple[RegistrySimulator, TlsFiles]) -> None:
@@ -105,7 +114,7 @@ async def test_a_tunnel(proxy: Squid, secure: tuple[RegistrySimulator, TlsFiles]
             assert response.status == 200
     [request] = registry.requests
     assert request.headers["authorization"] == "Basic eDp5"
-    assert f"CONNECT registry.test:{port}" in asked_of(proxy, port)[0]
+    assert f"CONNECT registry.test:{port}" in (await logged(proxy, port))[0]
 
 
 async def test_a_password_is_shown_to_the_proxy_alone(
@@ -181,6 +190,6 @@ async def test_tokens_and_redirects_go_through_it_too(
             source = RegistrySource(client, parse_reference(f"registry.test:{ports[registry]}/a/b:t"))
             assert (await source.manifest()).raw == RAW
         for simulator, name in ((tokens, "tokens"), (storage, "storage")):
-            [line] = asked_of(proxy, ports[simulator])
+            [line] = await logged(proxy, ports[simulator])
             assert line.startswith(f"200 GET http://{name}.test:{ports[simulator]}/")
             assert "authorization" not in simulator.requests[0].headers
