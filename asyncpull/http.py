@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
-import ssl
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -34,16 +32,16 @@ from urllib.parse import unquote, urlsplit
 from asyncpull.addresses import addresses_of, is_next_door
 from asyncpull.dataclass import dataclass
 from asyncpull.errors import (
-    AuthenticationError,
     DocumentTooLargeError,
     SourceError,
     TemporaryError,
     UnavailableError,
 )
 from asyncpull.http1.body import content_length
-from asyncpull.http1.connection import BodyCutError, ConnectionLostError
-from asyncpull.http1.head import NotHttpError, request_head
-from asyncpull.http1.pool import Pool, ProxyRefusedError, Route, Tunnel
+from asyncpull.http1.connection import ConnectionLostError
+from asyncpull.http1.failure import connecting, exchanging, refused_by_proxy
+from asyncpull.http1.head import request_head
+from asyncpull.http1.pool import Pool, Route, Tunnel
 from asyncpull.proxies import Proxies
 from asyncpull.stall import StallLimits, StallWatch
 from asyncpull.tls import TlsFiles, make_context
@@ -51,7 +49,8 @@ from asyncpull.urls import authority, origin, redact, redirected, resolved
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -66,7 +65,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAME_METHOD = frozenset({307, 308})
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 §9.2.2
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
-_TLS_HINT = "if this registry is to be trusted without a valid certificate, mark it insecure or say --tls-verify=false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +200,7 @@ class _Chunks:
         return self
 
     async def __anext__(self) -> bytes:
-        with _exchanging(self._subject):
+        with exchanging(self._subject):
             chunk = self._connection.piece_at_hand()
             if chunk is None:
                 async with asyncio.timeout(self._patience):
@@ -321,14 +319,15 @@ class HttpClient:
         pool, subject, proxy = self._pool, redact(url), self._proxies.for_url(url)
         if pool is None:
             raise RuntimeError("HttpClient is used outside of its async with")
-        with _exchanging(subject):
+        with exchanging(subject):
             raw = _request(method, url, headers, body, proxy)
         stream = body if isinstance(body, Stream) else None
-        question = _Question(self._route(url, proxy, context), subject, proxy, method, raw, stream)
+        route, told = self._route(url, proxy, context), redact(proxy) if proxy is not None else None
+        question = _Question(route, subject, told, method, raw, stream)
         exchange = await self._asked(pool, question)
         try:
             if proxy is not None and exchange.head.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-                raise _refused_by_proxy(subject, proxy, exchange.head.status)
+                raise refused_by_proxy(subject, redact(proxy), exchange.head.status)
             yield exchange.head, exchange.connection
         finally:
             await exchange.end()
@@ -340,11 +339,11 @@ class HttpClient:
         may_repeat = connection is not None and question.may_be_repeated
         while True:
             if connection is None:
-                with _connecting(question.subject, question.proxy):
+                with connecting(question.subject, question.proxy):
                     connection = await pool.connect(question.route)
             exchange = _Exchange(connection, self._timeouts)
             try:
-                with _exchanging(question.subject):
+                with exchanging(question.subject):
                     await exchange.begin(question)
                 return exchange
             except BaseException as error:
@@ -385,12 +384,12 @@ class HttpClient:
 class _Question:
     """A request that is ready to be sent: where to, its bytes, and the Stream that follows them, if there is one.
 
-    ``subject`` and ``proxy`` are for messages. No repr shows what may be secret.
+    ``subject`` and ``proxy`` are URLs for messages. No repr shows what may be secret.
     """
 
     route: Route
     subject: str
-    proxy: str | None = field(repr=False)
+    proxy: str | None
     method: str
     raw: bytes = field(repr=False)
     stream: Stream | None
@@ -490,81 +489,3 @@ def _proxy_headers(proxy: str) -> dict[str, str]:
         return {}
     account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return {"Proxy-Authorization": "Basic " + base64.b64encode(account.encode()).decode()}
-
-
-def _refused_by_proxy(subject: str, proxy: str, status: int) -> SourceError:
-    """What it means that a proxy did not open a tunnel, or did not take a request."""
-    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        return AuthenticationError(
-            f"{subject}: the proxy {redact(proxy)} wants a user name and a password, or others",
-            "give them in the proxy's URL: http://user:password@host:port",
-        )
-    if status == HTTPStatus.FORBIDDEN:
-        return UnavailableError(f"{subject}: the proxy {redact(proxy)} does not allow this")
-    return UnavailableError(f"{subject}: the proxy {redact(proxy)} answers {status}", temporary=status >= 500)
-
-
-@contextmanager
-def _connecting(subject: str, proxy: str | None) -> Iterator[None]:
-    """Turn what is raised while a connection is made into our errors about ``subject``, a redacted URL."""
-    try:
-        yield
-    except ProxyRefusedError as error:
-        raise _refused_by_proxy(subject, proxy or subject, error.status) from error
-    except (OSError, NotHttpError, ValueError) as error:
-        raise _not_connected(subject, error, proxy) from error
-
-
-def _not_connected(subject: str, error: Exception, proxy: str | None) -> SourceError:
-    whom = "cannot connect" if proxy is None else f"cannot connect to proxy {redact(proxy)}"
-    match error:
-        case ssl.SSLError():
-            return _no_tls(subject, error)
-        case TimeoutError():
-            return TemporaryError(f"{subject}: no connection in time")
-        case socket.gaierror() if proxy is None:
-            return UnavailableError(
-                f"{subject}: the host name cannot be resolved", temporary=error.errno != socket.EAI_NONAME
-            )
-        case socket.gaierror():
-            return UnavailableError(f"{subject}: {whom}: the host name cannot be resolved", temporary=True)
-        case OSError():
-            reason = error.strerror or "the connection was lost"
-            return UnavailableError(f"{subject}: {whom}: {reason}", temporary=True)
-        case NotHttpError():
-            return UnavailableError(f"{subject}: {whom}: its answer is not HTTP", temporary=True)
-        case _:
-            return UnavailableError(f"{subject}: the request cannot be made ({type(error).__name__})")
-
-
-@contextmanager
-def _exchanging(subject: str) -> Iterator[None]:
-    """Turn what is raised while a request is sent and answered into our errors about ``subject``, a redacted URL."""
-    try:
-        yield
-    except (OSError, NotHttpError, BodyCutError, ValueError) as error:
-        raise _not_answered(subject, error) from error
-
-
-def _not_answered(subject: str, error: Exception) -> SourceError:
-    match error:
-        case TimeoutError():
-            return TemporaryError(f"{subject}: nothing was received in time")
-        case NotHttpError():
-            return UnavailableError(f"{subject}: the answer is not HTTP", temporary=True)
-        case BodyCutError():
-            return UnavailableError(f"{subject}: the body ended too early", temporary=True)
-        case OSError(__cause__=ssl.SSLError() as reason):  # whoever wants a certificate of ours says so only here
-            return _no_tls(subject, reason)
-        case OSError():
-            return UnavailableError(f"{subject}: the connection was lost", temporary=True)
-        case _:
-            return UnavailableError(f"{subject}: the request cannot be made ({type(error).__name__})")
-
-
-def _no_tls(subject: str, error: ssl.SSLError) -> SourceError:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        reason = error.verify_message or "not valid for this host"
-        return UnavailableError(f"{subject}: the TLS certificate is refused: {reason}", _TLS_HINT)
-    reason = error.reason or "handshake failed"
-    return UnavailableError(f"{subject}: no TLS connection: {reason}", "is it a registry that speaks https?")

@@ -1,1 +1,1 @@
-"""HTTP/1.1 as a client speaks it (RFC 9112): heads, bodies, connections, and a pool of them. No policy is in here."""
+"""HTTP/1.1 as a client speaks it (RFC 9112): heads, bodies, connections, a pool of them, and what goes wrong."""
