@@ -281,9 +281,11 @@ class Puller:
         )
         async with self._store.stage() as staging, self._space.reserved(share.place, estimate, tell.reporter) as room:
             tell = replace(tell, reporter=room)
-            stager = LayerStager(self._store, staging, source, self._fetcher, self._pool, share, tell, self._ceilings)
+            stager = LayerStager(
+                plan, self._store, staging, source, self._fetcher, self._pool, share, tell, self._ceilings
+            )
             async with self._store.writing_out():
-                steps = await run_beside(stager.stage(plan), room.refused())
+                steps = await run_beside(stager.stage(), room.refused())
             tell(CommitStarted)
             await self._store.commit(staging, new_image(image, steps))
             share.is_committed = True

@@ -73,8 +73,9 @@ class StagedStep:
 
 @dataclass(frozen=True, slots=True)
 class LayerStager:
-    """Does the steps of one plan, in one staging area of a store, as ``share`` allows."""
+    """Does the steps of ``plan``, in one staging area of a store, as ``share`` allows."""
 
+    plan: PullPlan
     store: Store
     staging: Staging
     source: Source
@@ -85,19 +86,16 @@ class LayerStager:
     ceilings: Ceilings
     # What the steps came to, by layer ID, for those who need the layer below them complete.
     _done: dict[str, asyncio.Future[StagedLayer | None]] = field(default_factory=dict, init=False)
-    # The layers to be made, by layer ID.
-    _making: set[str] = field(default_factory=set, init=False)
 
-    async def stage(self, plan: PullPlan) -> list[StagedStep]:
+    async def stage(self) -> list[StagedStep]:
         """Do all steps. Raises what the first one that failed raised, when all others have ended.
 
         That is a SourceError, IntegrityError, LayerError, StoreError or WorkerError.
         """
-        self._making.update(step.id for step in plan.steps if step.action is not LayerAction.REUSE)
-        self.pool.prepare(len(self._making))
+        self.pool.prepare(sum(step.action is not LayerAction.REUSE for step in self.plan.steps))
         loop = asyncio.get_running_loop()
-        self._done.update((step.id, loop.create_future()) for step in plan.steps)
-        steps = await run_all(self._run_step(step) for step in plan.steps)
+        self._done.update((step.id, loop.create_future()) for step in self.plan.steps)
+        steps = await run_all(self._run_step(step) for step in self.plan.steps)
         if self.store.is_layered:
             await self._adopt(steps)
         return steps
@@ -272,7 +270,7 @@ class LayerStager:
             )
             on_advance = self.tell.position(ExtractAdvanced, str(step.blob.digest), step.blob.size)
             fds = (blob.fd, *self.staging.lock_fds)
-            result = await self.pool.apply(job, fds, front, on_advance, layers=len(self._making))
+            result = await self.pool.apply(job, fds, front, on_advance, beside=self.plan.bytes_to_fetch)
             return staged, cast("Extracted", result)
 
         _, result = await run_all((arrival(), extraction()))

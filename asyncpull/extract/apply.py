@@ -103,13 +103,12 @@ class Maker(Protocol):
 
     owners: set[Owner]
     implied: set[bytes]
-    entries: int
 
-    def begin(self, member: Member) -> None:
-        """Do everything for ``member`` but write contents."""
+    def begin(self, member: Member, contents: memoryview) -> None:
+        """Do what ``member`` says, and write the first of its ``contents``, which may be all or nothing of them."""
 
     def write(self, contents: memoryview) -> None:
-        """Write the next piece of the file that was begun last."""
+        """Write more contents of the file that was begun last."""
 
     def finish(self) -> None:
         """Do what has to be done last; the findings are complete then."""
@@ -124,18 +123,20 @@ def read_layer(
     """Read the tar stream in ``chunks`` for ``maker``. Raises as ``apply_layer``."""
     split = SplitWriter(split_sink)
     stream = TarStream(split)
-    diff_size = 0
+    diff_size = entries = 0
     judge = Judge(ceilings)
     for chunk in chunks:
         diff_size += len(chunk)
         judge.look_at_the_clock()
-        for part in stream.feed(chunk):
+        for member, contents in stream.feed(chunk):
             try:
-                if isinstance(part, memoryview):
-                    maker.write(part)
-                else:
-                    judge.admit(maker.entries + 1)
-                    maker.begin(part)
+                if member is None:
+                    maker.write(contents)
+                    continue
+                entries += 1
+                if entries == judge.due:
+                    judge.admit(entries)
+                maker.begin(member, contents)
             except (OSError, ValueError, OverflowError) as error:
                 raise maker.explain(error) from error
     stream.close()
@@ -149,27 +150,31 @@ def read_layer(
         uidset=_id_set(uid for uid, _ in maker.owners),
         gidset=_id_set(gid for _, gid in maker.owners),
         implied=tuple(sorted(maker.implied)),
-        entries=maker.entries,
+        entries=entries,
     )
 
 
 class Judge:
-    """Holds the members of a layer against ceilings, and the processor time of this process since now."""
+    """Holds the members of a layer against ceilings, and the processor time of this process since now.
+
+    ``due`` is the number of the next member to be judged, counted from one.
+    """
 
     # Looking at the clock costs a system call, which a member in 64 can afford.
-    _SELDOM = 63
+    _SELDOM = 64
 
     def __init__(self, ceilings: Ceilings) -> None:
         self._ceilings = ceilings
-        self._most = math.inf if ceilings.members is None else ceilings.members
+        self._first_too_many = math.inf if ceilings.members is None else ceilings.members + 1
         self._began = time.process_time()
+        self.due = min(self._SELDOM, self._first_too_many)
 
     def admit(self, number: int) -> None:
-        """Judge before the member with this number, counted from one. Raises CeilingError."""
-        if number > self._most:
+        """Judge before the member that is due. Raises CeilingError."""
+        if number >= self._first_too_many:
             self._ceilings.check_members(number)
-        if not number & self._SELDOM:
-            self.look_at_the_clock()
+        self.look_at_the_clock()
+        self.due = min(number + self._SELDOM, self._first_too_many)
 
     def look_at_the_clock(self) -> None:
         """Judge the time. Raises CeilingError."""

@@ -45,14 +45,15 @@ _SPECIAL_BITS: Final = 0o7000
 _NO_IDS: Final = frozenset((0xFFFF_FFFF, -1))
 _ROOT_OWNER: Final = (0, 0)
 _FILE: Final = Effect.FILE
+_NOTHING: Final = memoryview(b"")
 
 
 class Extractor(ABC):
     """Does what the members of one layer say, one after another. A context manager.
 
-    Its findings: ``owners`` of all members but whiteouts, ``implied`` directories by canonical path, how many
-    ``entries``. The process's umask must be 0. Its methods raise LayerError, StoreError, and OSError and ValueError
-    that ``explain`` has an answer to.
+    Its findings: ``owners`` of all members but whiteouts, ``implied`` directories by canonical path. The process's
+    umask must be 0. Its methods raise LayerError, StoreError, and OSError and ValueError that ``explain`` has an answer
+    to.
     """
 
     def __init__(
@@ -66,7 +67,6 @@ class Extractor(ABC):
         self._action = Changeset().action
         self.owners: set[Owner] = set()
         self.implied: set[bytes] = set()
-        self.entries = 0
         # Canonical paths of devices that were skipped, and what they would have inherited to children.
         self._skipped: set[bytes] = set()
         self._default_acls: dict[bytes, bytes] = {}
@@ -84,19 +84,17 @@ class Extractor(ABC):
             os.close(self._file)
         self._writeback.end()
 
-    def begin(self, member: Member) -> None:
-        """Do everything for ``member`` but write contents, which ``write`` does."""
+    def begin(self, member: Member, contents: memoryview) -> None:
+        """Do what ``member`` says; ``contents`` are the first of its bytes, and ``write`` is given the others."""
         self._member = member
-        self.entries += 1
-        action = self._action(member)
+        effect, above, name, _ = action = self._action(member)
         owner = (member.uid, member.gid)
-        effect = action.effect
         if effect is _FILE:
             self.owners.add(owner)
-            self._begin_file(member, self._parent(action.parent), action.name, owner)
+            self._make_file(member, self._parent(above), name, owner, contents)
         elif effect is Effect.DIRECTORY:
             self.owners.add(owner)
-            self._directory(member, self._parent(action.parent), action.name, owner)
+            self._directory(member, self._parent(above), name, owner)
         elif effect is Effect.WHITEOUT or effect is Effect.OPAQUE:
             self._whiteout(member, action, owner)
         elif effect is Effect.NOTHING:
@@ -108,11 +106,12 @@ class Extractor(ABC):
             self._other(member, action, owner)
 
     def write(self, contents: memoryview) -> None:
-        """Write the next piece of the file that was begun last."""
-        written = os.write(self._file, contents)
-        while written < len(contents):
-            written += os.write(self._file, contents[written:])
-        self._left -= written
+        """Write more contents of the file that was begun last."""
+        if contents:
+            written = os.write(self._file, contents)
+            while written < len(contents):
+                written += os.write(self._file, contents[written:])
+            self._left -= written
         if not self._left:
             self._finish_file()
 
@@ -140,7 +139,9 @@ class Extractor(ABC):
 
     # Regular files
 
-    def _begin_file(self, member: Member, parent: Directory, name: bytes, owner: Owner) -> None:
+    def _make_file(
+        self, member: Member, parent: Directory, name: bytes, owner: Owner, contents: memoryview = _NOTHING
+    ) -> None:
         permissions = member.mode & _PERMISSIONS
         self._bring(parent, name)
         try:
@@ -152,8 +153,7 @@ class Extractor(ABC):
         if owner != parent.newcomer:
             self._give(fd, owner)
         self._left = member.size
-        if not self._left:
-            self._finish_file()
+        self.write(contents)
 
     def _finish_file(self) -> None:
         """Close the file that was begun last; its mode, times and attributes come after what would change them."""

@@ -51,7 +51,7 @@ class LiteralExtractor(DeletingExtractor):
         if parent is None:
             return
         if action.effect is Effect.OPAQUE:
-            self._begin_file(member, parent, AUFS_OPAQUE, owner)
+            self._make_file(member, parent, AUFS_OPAQUE, owner)
             return
         try:
             os.lstat(action.name, dir_fd=parent.fd)
@@ -60,7 +60,7 @@ class LiteralExtractor(DeletingExtractor):
         else:
             if not self._whiteout_beside(parent, action.name):
                 return
-        self._begin_file(member, parent, AUFS_PREFIX + action.name, owner)
+        self._make_file(member, parent, AUFS_PREFIX + action.name, owner)
         self._hidden.add(join(parent.path, action.name))
 
     def _forget_below(self, path: bytes) -> None:

@@ -5,9 +5,9 @@ other, because the interpreter has one lock. Here one worker inflates, hashes, p
 hands the members on to another. That does with them what it would do with its own, in the same order: nothing about a
 layer is decided anew.
 
-Contents go through memory that both have mapped, in slots that go round: as many batches as there are slots are on
-their way at most. Whatever goes wrong while the tree is made is raised by the one who reads, as if it had made it
-itself, since only that one can tell whether the blob is what it should be.
+Contents go through memory that both have mapped, in slots that go round: each batch has one, and as many are on their
+way as there are slots at most. Whatever goes wrong while the tree is made is raised by the one who reads, as if it had
+made it itself, since only that one can tell whether the blob is what it should be.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import socket
 from collections import deque
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from asyncpull.extract.extractor import Extractor
     from asyncpull.extract.protocol import MakeJob
 
-_MOST_ITEMS: Final = 1000
+# Members of one batch.
+_MOST: Final = 500
+_fields_of: Final = attrgetter(*Member.__match_args__)
 _RECEIVE: Final = 1 << 16
 
 
@@ -51,13 +54,13 @@ class DistantMaker:
         self._sock = socket.socket(fileno=os.dup(sock_fd))
         self._decoder = PickyDecoder(Taken, Made, Failed)
         self._free = deque(range(SLOTS))
-        self._items: list[tuple[object, ...] | int] = []
-        self._slot = -1  # the one that is being filled, and how far it is
-        self._filled = 0
+        # The batch that is being filled: its members, its slot, and where in the memory the next contents go.
+        self._members: list[tuple[object, ...]] = []
+        self._slot = self._at = self._end = 0
+        self._take_slot()
         self._is_made = False
         self.owners: set[Owner] = set()
         self.implied: set[bytes] = set()
-        self.entries = 0
 
     def __enter__(self) -> Self:
         return self
@@ -66,49 +69,29 @@ class DistantMaker:
         self._sock.close()
         self._memory.close()
 
-    def begin(self, member: Member) -> None:
-        """Hand ``member`` on."""
-        self.entries += 1
-        if self._slot < 0:
-            self._slot = self._free_slot()
-        self._items.append(
-            (
-                member.name,
-                member.kind,
-                member.mode,
-                member.uid,
-                member.gid,
-                member.size,
-                member.mtime_ns,
-                member.atime_ns,
-                member.link_name,
-                member.dev_major,
-                member.dev_minor,
-                member.xattrs,
-                member.position,
-            )
-        )
-        if len(self._items) >= _MOST_ITEMS:
-            self._send()
+    def begin(self, member: Member, contents: memoryview) -> None:
+        """Hand on ``member`` and the first of its contents."""
+        members = self._members
+        members.append(_fields_of(member))
+        if contents:
+            self.write(contents)
+        if len(members) >= _MOST:
+            self._hand_over()
 
     def write(self, contents: memoryview) -> None:
-        """Hand the next piece of contents on."""
-        if self._slot < 0:
-            self._slot = self._free_slot()
-        left, room = len(contents), SLOT_BYTES - self._filled
-        while left > room:
-            if room:
-                self._put(contents[:room], room)
-            self._send()
-            contents, left = contents[room:], left - room
-            self._slot, room = self._free_slot(), SLOT_BYTES
-        self._put(contents, left)
-
-    def _put(self, contents: memoryview, size: int) -> None:
-        start = self._slot * SLOT_BYTES + self._filled
-        self._memory[start : start + size] = contents
-        self._filled += size
-        self._items.append(size)
+        """Hand on more contents of that member."""
+        start = self._at
+        end = start + len(contents)
+        while end > self._end:
+            room = self._end - start
+            self._memory[start : self._end] = contents[:room]
+            self._at = self._end
+            self._hand_over()
+            contents = contents[room:]
+            start = self._at
+            end = start + len(contents)
+        self._memory[start:end] = contents
+        self._at = end
 
     def finish(self) -> None:
         """Wait until the tree is complete."""
@@ -121,18 +104,22 @@ class DistantMaker:
         """Nothing is refused here."""
         return WorkerError(f"cannot hand a member on: {error}")
 
-    def _free_slot(self) -> int:
+    def _take_slot(self) -> None:
         while not self._free:
             self._listen()
-        return self._free.popleft()
+        self._slot = self._free.popleft()
+        self._at = self._slot * SLOT_BYTES
+        self._end = self._at + SLOT_BYTES
+
+    def _hand_over(self) -> None:
+        """Let the other one do what has been gathered, and begin another batch."""
+        self._send()
+        self._take_slot()
 
     def _send(self) -> None:
-        if self._slot < 0:
-            return
-        batch = Batch(self._slot, marshal.dumps(self._items))
-        self._items.clear()
-        self._slot, self._filled = -1, 0
-        self._say(batch)
+        filled = self._at - self._slot * SLOT_BYTES
+        self._say(Batch(self._slot, filled, marshal.dumps(self._members)))
+        self._members.clear()
 
     def _say(self, message: Batch | Finish) -> None:
         try:
@@ -180,13 +167,14 @@ def make_for_another(
 
 def _make(root: Path, options: ApplyOptions, memory: mmap.mmap, sock: socket.socket) -> Made | None:
     """Do what is said until there is no more; None if the other end was closed before that."""
-    decoder, judge = PickyDecoder(Batch, Finish), Judge(options.ceilings)
+    decoder, judge, missing = PickyDecoder(Batch, Finish), Judge(options.ceilings), 0
     with tree_maker(root, options) as maker:
         while data := sock.recv(_RECEIVE):
             for message in decoder.feed(data):
                 if isinstance(message, Batch):
                     judge.look_at_the_clock()
-                    _do(message, memory, maker)
+                    with _explained(maker):
+                        missing = _do(message, memory, maker, missing)
                     sock.sendall(encode(Taken(message.slot)))
                 elif isinstance(message, Finish):
                     with _explained(maker):
@@ -195,16 +183,22 @@ def _make(root: Path, options: ApplyOptions, memory: mmap.mmap, sock: socket.soc
     return None
 
 
-def _do(batch: Batch, memory: mmap.mmap, maker: Extractor) -> None:
-    """Do what the members of a batch say."""
-    contents, at = memoryview(memory), batch.slot * SLOT_BYTES
-    with _explained(maker):
-        for item in marshal.loads(batch.items):
-            if type(item) is int:
-                maker.write(contents[at : at + item])
-                at += item
-            else:
-                maker.begin(Member(*item))
+def _do(batch: Batch, memory: mmap.mmap, maker: Extractor, missing: int) -> int:
+    """Do what a batch says; ``missing`` bytes of the last member are still to come, before it and as returned."""
+    start = batch.slot * SLOT_BYTES
+    contents = memoryview(memory)[start : start + batch.filled]
+    at = min(missing, batch.filled)
+    if at:
+        maker.write(contents[:at])
+        missing -= at
+    for fields in marshal.loads(batch.members):
+        member = Member(*fields)
+        piece = contents[at : at + member.size]
+        maker.begin(member, piece)
+        size = len(piece)
+        at += size
+        missing = member.size - size
+    return missing
 
 
 @contextmanager

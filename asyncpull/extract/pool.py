@@ -266,6 +266,12 @@ class WorkerPool:
         """How many workers there are."""
         return len(self._idle) + len(self._running)
 
+    @property
+    def _bytes_at_hand(self) -> int:
+        """The size of all blobs that are worked on or wait for a worker."""
+        waiting = (turn.front for turn in self._turns)
+        return sum(front.size for front in (*self._running.values(), *waiting) if front is not None)
+
     def _has_room(self, waiting: int) -> bool:
         """Whether one of so many jobs that wait may begin."""
         working = sum(front is None or front.is_complete for front in self._running.values())
@@ -302,14 +308,16 @@ class WorkerPool:
         front: BlobFront,
         on_advance: Callable[[int], None],
         *,
-        layers: int,
+        beside: int,
     ) -> object:
-        """Do ``job`` as ``run`` does, with two workers where there are cores that have nothing else to do.
+        """Do ``job`` as ``run`` does, with two workers where one would keep everybody waiting.
 
-        So many ``layers``, this one counted, are to be applied beside each other. One worker at least is left to
+        That is a layer which is more than its core's share of all there is to do: of the ``beside`` bytes of blobs
+        that are to be applied with it, this one counted, or of what the pool knows of. One worker at least is left to
         others, for the blob may be long in coming.
         """
-        if 2 * layers > self._cores or len(self._running) + 2 > min(self._cores, self._limit - 1):
+        share = max(beside, self._bytes_at_hand + job.size) / self._cores
+        if self._cores < 2 or job.size <= share or len(self._running) + 2 > self._limit - 1:
             return await self.run(job, fds, front, on_advance)
         try:
             memory = open_memory()

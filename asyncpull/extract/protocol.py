@@ -172,10 +172,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Members of a layer, and how many bytes of contents follow each, marshalled; the contents are in ``slot``."""
+    """Members of a layer, marshalled; the first ``filled`` bytes of ``slot`` are their contents, without gaps.
+
+    What is missing of those of the last one is at the beginning of the next batch.
+    """
 
     slot: int
-    items: bytes
+    filled: int
+    members: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -36,6 +37,8 @@ from asyncpull.layer.header import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncpull.layer.header import Member
 
 __all__ = ["Action", "Changeset", "Effect", "clean_link", "clean_name"]
@@ -83,6 +86,8 @@ class Action(NamedTuple):
     target: bytes = b""
 
 
+# An Action of a tuple, without the time that its own way of being made takes.
+_usual: Final[Callable[[tuple[Effect, bytes, bytes, bytes]], Action]] = partial(tuple.__new__, Action)
 _NOTHING: Final = Action(Effect.NOTHING, b"", b"")
 _FILE: Final = Effect.FILE
 _DIRECTORY: Final = Effect.DIRECTORY
@@ -119,7 +124,7 @@ class Changeset:
         effect = _EFFECTS.get(member.kind)
         parent, _, name = path.rpartition(b"/")
         if (effect is _FILE or effect is _DIRECTORY) and name and name[:4] != _WHITEOUT:
-            return Action(effect, parent, name)
+            return _usual((effect, parent, name, b""))
         return _rare_action(member, effect, parent, name)
 
 

@@ -17,13 +17,14 @@ time, half a microsecond per member.
 from __future__ import annotations
 
 from binascii import Error as Base64Error
-from binascii import a2b_base64, b2a_base64
+from binascii import a2b_base64
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import orjson
 from fastcrc.crc64 import go_iso
 from isal import isal_zlib
+from pybase64 import b64encode
 
 from asyncpull.dataclass import dataclass
 from asyncpull.errors import DigestMismatchError, IntegrityError, MalformedLayerError, SizeMismatchError
@@ -76,7 +77,7 @@ class SplitWriter:
         """
         position = self._position
         self._position = position + 2
-        text = b2a_base64(raw, newline=False)
+        text = b64encode(raw)
         key = b',"name":"%b"' % name if not name.translate(None, _PLAIN_NAME) and name else _name_member(name)
         if size:
             line = b'{"type":2,"payload":"%b","position":%d}\n{"type":1%b,"size":%d,"payload":"%b","position":%d}\n' % (
@@ -84,7 +85,7 @@ class SplitWriter:
                 position,
                 key,
                 size,
-                b2a_base64(crc.to_bytes(8), newline=False),
+                b64encode(crc.to_bytes(8)),
                 position + 1,
             )
         else:
@@ -101,7 +102,7 @@ class SplitWriter:
 
     def add_raw(self, raw: bytes) -> None:
         """Add bytes that belong to no member: the end marker and what follows it."""
-        line = b'{"type":2,"payload":"%b","position":%d}\n' % (b2a_base64(raw, newline=False), self._position)
+        line = b'{"type":2,"payload":"%b","position":%d}\n' % (b64encode(raw), self._position)
         self._position += 1
         self._lines.append(line)
         self._gathered += len(line)
@@ -128,7 +129,7 @@ def _name_member(name: bytes) -> bytes:
     try:
         text = orjson.dumps(name.decode())
     except UnicodeDecodeError:
-        return b',"name_raw":"%b"' % b2a_base64(name, newline=False)
+        return b',"name_raw":"%b"' % b64encode(name)
     for character, escape in _HTML_ESCAPES:
         text = text.replace(character, escape)
     return b',"name":%b' % text

@@ -47,7 +47,10 @@ if TYPE_CHECKING:
 
     from asyncpull.layer.split import SplitWriter
 
-__all__ = ["Member", "TarStream"]
+__all__ = ["Member", "Part", "TarStream"]
+
+Part = tuple[Member | None, memoryview]
+"""A member and the first of its contents, which may be all or nothing of them; or without a member, more of them."""
 
 _EXTENSIONS: Final = frozenset((RECORDS, GLOBAL_RECORDS, GNU_LONG_NAME, GNU_LONG_LINK))
 # Data of one extension header: the limit of Go and of libarchive.
@@ -57,6 +60,7 @@ _RAW_LIMIT: Final = 4 << 20
 # A segment of the trailer; what Go takes at most.
 _TRAILER_PIECE: Final = 1 << 20
 _ZEROS: Final = bytes(BLOCK)
+_NOTHING: Final = memoryview(b"")
 _REPACK: Final = "rebuild the image with a tool that writes plain tar members"
 
 
@@ -85,10 +89,10 @@ class TarStream:
         self._crc = 0
         self._in_trailer = False
 
-    def feed(self, data: bytes) -> Iterator[Member | memoryview]:
-        """Yield the members that are complete with ``data``, each followed by pieces of its contents.
+    def feed(self, data: bytes) -> Iterator[Part]:
+        """Yield the members that are complete with ``data``, each with what there is of its contents, and more of them.
 
-        The pieces are views of what was fed; together they have ``member.size`` bytes, over as many calls as it takes.
+        Contents are views of what was fed; together they have ``member.size`` bytes, over as many calls as it takes.
 
         Raises MalformedLayerError, and UnsupportedMemberError for what a tar-split cannot represent.
         """
@@ -122,21 +126,21 @@ class TarStream:
             self._split.add_raw(bytes(self._held))
             self._held.clear()
 
-    def _continue(self, data: bytes, base: int) -> Iterator[Member | memoryview]:
+    def _continue(self, data: bytes, base: int) -> Iterator[Part]:
         """Go on with contents, and with what comes after them."""
         piece = memoryview(data)[: self._left]
         length = len(piece)
         self._crc = go_iso(piece, self._crc)
         self._left -= length
         if piece:
-            yield piece
+            yield None, piece
         if self._left or self._member is None:
             return
         member, self._member = self._member, None
         self._split.add_member(self._raw, member.name, member.size, self._crc)
         yield from self._walk(data, base, length, length + -member.size % BLOCK)
 
-    def _walk(self, data: bytes, base: int, start: int, at: int) -> Iterator[Member | memoryview]:
+    def _walk(self, data: bytes, base: int, start: int, at: int) -> Iterator[Part]:
         """Walk the members of ``data``, which begins at ``base`` of the stream.
 
         ``start`` is where the raw segment in progress begins, ``at`` where the next header is.
@@ -159,7 +163,7 @@ class TarStream:
                         break
                     if self._extend(member, data[stop:wanted]):
                         add_member(data[start:wanted], member.name, 0, 0)
-                        yield member
+                        yield member, _NOTHING
                         start = wanted
                     at = wanted + (stop - wanted) % BLOCK
                     if at - start > _RAW_LIMIT:
@@ -169,20 +173,17 @@ class TarStream:
             size = member.size
             if not size:
                 add_member(data[start:stop], member.name, 0, 0)
-                yield member
+                yield member, _NOTHING
                 start = at = stop
                 continue
             at = stop + size
             contents = view[stop:at]
             if at > end:
                 self._begin(member, data[start:stop], contents)
-                yield member
-                if contents:
-                    yield contents
+                yield member, contents
                 return
             add_member(data[start:stop], member.name, size, go_iso(contents))
-            yield member
-            yield contents
+            yield member, contents
             start = at
             at += -size % BLOCK
         self._held += view[start:]

@@ -19,7 +19,7 @@ from asyncpull.dataclass import dataclass
 from asyncpull.errors import NotInStoreError, StoreCorruptError, StoreError, UsageError
 from asyncpull.layer.changeset import Changeset, Effect
 from asyncpull.layer.split import SplitWriter
-from asyncpull.layer.stream import Member, TarStream
+from asyncpull.layer.stream import TarStream
 from asyncpull.spec.derivation import Flavour, Provenance, derive_config, derive_manifest, flavour_of
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.instruction import parse_instruction
@@ -268,9 +268,9 @@ def _write_split(stream: Generator[bytes, None, None], staged: StagedLayer, stop
             stop()
             sha256.update(piece)
             size += len(piece)
-            for part in tar.feed(piece):
-                if isinstance(part, Member) and changeset.action(part).effect not in (Effect.WHITEOUT, Effect.OPAQUE):
-                    owners.add((part.uid, part.gid))
+            for member, _ in tar.feed(piece):
+                if member and changeset.action(member).effect not in (Effect.WHITEOUT, Effect.OPAQUE):
+                    owners.add((member.uid, member.gid))
         tar.close()
         split.close()
     return Packed(

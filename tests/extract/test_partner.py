@@ -48,12 +48,13 @@ def layer(tmp_path: Path) -> Iterator[Layer]:
 
 
 async def apply(
-    pool: WorkerPool, layer: Layer, front: int | None = None, layers: int = 1, job: ApplyJob | None = None
+    pool: WorkerPool, layer: Layer, front: int | None = None, others: float = 0, job: ApplyJob | None = None
 ) -> object:
-    """Have a pool do a layer of which so much is here."""
+    """Have a pool do a layer of which so much is here; ``others`` beside it are so many times as large."""
     moving = BlobFront(len(layer.blob))
     moving.advance(len(layer.blob) if front is None else front)
-    return await pool.apply(job or layer.job, (layer.fd,), moving, lambda position: None, layers=layers)
+    beside = int((1 + others) * len(layer.blob))
+    return await pool.apply(job or layer.job, (layer.fd,), moving, lambda position: None, beside=beside)
 
 
 async def test_two_do_one_layer(layer: Layer, tmp_path: Path) -> None:
@@ -68,13 +69,22 @@ async def test_two_do_one_layer(layer: Layer, tmp_path: Path) -> None:
     await workers_are(set())
 
 
-@pytest.mark.parametrize(("cores", "limit", "layers"), [(1, None, 1), (2, 1, 1), (2, 2, 1), (2, None, 2), (4, None, 3)])
+@pytest.mark.parametrize(("cores", "limit", "others"), [(1, None, 0), (2, 1, 0), (2, 2, 0), (2, None, 1), (4, None, 3)])
 async def test_one_does_it_where_the_cores_have_other_things_to_do(
-    layer: Layer, tmp_path: Path, cores: int, limit: int | None, layers: int
+    layer: Layer, tmp_path: Path, cores: int, limit: int | None, others: float
 ) -> None:
     async with WorkerPool(within(tmp_path), limit, cores=cores) as pool:
-        assert isinstance(await apply(pool, layer, layers=layers), Extracted)
+        assert isinstance(await apply(pool, layer, others=others), Extracted)
         assert len(workers()) == 1
+
+
+@pytest.mark.parametrize(("cores", "others"), [(2, 0.9), (4, 2.9)])
+async def test_two_do_the_one_that_everybody_would_wait_for(
+    layer: Layer, tmp_path: Path, cores: int, others: float
+) -> None:
+    async with WorkerPool(within(tmp_path), cores=cores) as pool:
+        assert isinstance(await apply(pool, layer, others=others), Extracted)
+        assert len(workers()) == 2
 
 
 async def test_the_second_layer_of_several_finds_the_cores_busy(layer: Layer, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def applied(place: Path, archive: bytes, marks: Marks) -> Path:
 
 def members(archive: bytes) -> list[Member]:
     stream = TarStream(SplitWriter(len))
-    return [part for part in stream.feed(archive) if isinstance(part, Member)]
+    return [member for member, _ in stream.feed(archive) if member is not None]
 
 
 @pytest.mark.parametrize("marks", [Marks.TRUSTED, Marks.USER], ids=lambda marks: marks.value)

@@ -54,14 +54,13 @@ def read_layer(pieces: Iterable[bytes], *, with_actions: bool = True) -> Reading
     contents: list[bytearray] = []
     actions: list[Action] = []
     for piece in pieces:
-        for event in stream.feed(piece):
-            if isinstance(event, Member):
-                members.append(event)
+        for member, some in stream.feed(piece):
+            if member is not None:
+                members.append(member)
                 contents.append(bytearray())
                 if with_actions:
-                    actions.append(changeset.action(event))
-            else:
-                contents[-1] += event
+                    actions.append(changeset.action(member))
+            contents[-1] += some
     stream.close()
     writer.close()
     return Reading(tuple(members), tuple(map(bytes, contents)), tuple(actions), b"".join(split))

@@ -114,9 +114,9 @@ class _Reader:
         self._keep_going()
         self.hash.update(data)
         self.size += len(data)
-        for part in self._stream.feed(data):
-            if not isinstance(part, memoryview):
-                self.members.append(part)
+        for member, _ in self._stream.feed(data):
+            if member is not None:
+                self.members.append(member)
 
     def _contents(self, entry: Contents, files: LayerFiles) -> None:
         left, wrong, damage = entry.size, "", Damage.CONTENT_MODIFIED

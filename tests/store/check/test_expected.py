@@ -29,7 +29,7 @@ LAYERS = {**ACCEPTED, "base": base_layer(), "odd": odd_layer(), "removing": remo
 
 def members(tar: bytes) -> list[Member]:
     stream = TarStream(SplitWriter(lambda _: None))
-    return [part for part in stream.feed(tar) if not isinstance(part, memoryview)]
+    return [member for member, _ in stream.feed(tar) if member is not None]
 
 
 def applied(directory: Path, *layers: bytes, marks: Marks) -> list[Flaw]:
