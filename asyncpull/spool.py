@@ -93,7 +93,8 @@ async def open_spool(root: Path, digest: Digest, size: int, memory: Memory | Non
 
 async def remove_spool(root: Path, digest: Digest) -> bool:
     """Remove the spool of ``digest`` unless somebody is receiving it; true if it is gone. Raises StoreError."""
-    return await _to_the_end(lambda: _remove(spool_directory(root, digest)))
+    directory = spool_directory(root, digest)
+    return await _to_the_end(directory, lambda: _remove(directory))
 
 
 async def move_spooled(root: Path, digest: Digest, fd: int, path: Path) -> bool:
@@ -116,18 +117,22 @@ async def move_spooled(root: Path, digest: Digest, fd: int, path: Path) -> bool:
 async def sweep_spools(root: Path, older_than_seconds: float) -> int:
     """Remove the spools that nobody receives and that nothing came into for so long: how many. Raises StoreError."""
     before = time.time() - older_than_seconds
-    return await _to_the_end(lambda: _sweep(root, before))
+    return await _to_the_end(root, lambda: _sweep(root, before))
 
 
-async def _to_the_end(job: Callable[[], T]) -> T:
-    """Do ``job`` in a thread. A cancellation waits for its end: left behind it has a lock that others find taken."""
+async def _to_the_end(directory: Path, job: Callable[[], T]) -> T:
+    """Do ``job``, about ``directory``, in a thread. Raises StoreError.
+
+    A cancellation waits for its end: left behind it has a lock that others find taken.
+    """
     future = asyncio.get_running_loop().run_in_executor(None, job)
     try:
         await finish(future)
     except asyncio.CancelledError:
         future.exception()  # taken note of; nobody else will ask
         raise
-    return future.result()
+    with store_errors(directory):
+        return future.result()
 
 
 class Spool:

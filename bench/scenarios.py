@@ -129,6 +129,7 @@ SCENARIOS = {
         ),
         Scenario("generated", "generated files of 64 MiB", ((_BASE, BigFiles(10, 64 * MiB)),)),
         Scenario("many-files", "one layer of 100,000 small files", ((ManyFiles(100_000),),)),
+        Scenario("many-files-on-base", "a base and one layer of 100,000 small files", ((_BASE, ManyFiles(100_000)),)),
         Scenario("deep-directories", "directories 60 deep", ((DeepDirectories(200, 60),),)),
         Scenario("hard-links", "2,500 files of 8 names each", ((HardLinks(2_500, 8),),)),
         Scenario("zstd", "five fat layers in zstd", (_FAT,), compression="zstd"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import NoSpaceError, StoreError, StoreWriteError
@@ -90,7 +90,8 @@ def kept(paths: Iterable[Path]) -> Iterator[None]:
             raise
     finally:
         for other in before.values():
-            other.unlink(missing_ok=True)
+            with suppress(OSError):  # what was wanted is done, or undone; what is left, ``sweep`` removes
+                other.unlink(missing_ok=True)
 
 
 def _bring_back(before: Mapping[Path, Path]) -> None:

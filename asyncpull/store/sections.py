@@ -31,6 +31,7 @@ from asyncpull.errors import StoreCorruptError, StoreError, StoreWriteError
 from asyncpull.lockfile import LockMode, locked, locked_if_there
 from asyncpull.store.additional import AdditionalStore, Lent, LentImage
 from asyncpull.store.containers import Containers, ContainerWriter
+from asyncpull.store.files import disk_errors
 from asyncpull.store.images import Images, ImageWriter
 from asyncpull.store.layers import LayerReader, Layers, LayerWriter
 from asyncpull.store.mounts import Mounts
@@ -121,11 +122,14 @@ class Sections:
         self._chores.shutdown(wait=False)
 
     async def work(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do the work of a section; it has ended when this returns or raises, a cancellation included."""
+        """Do the work of a section; it has ended when this returns or raises, a cancellation included.
+
+        What it raises as an OSError is a StoreError, StoreWriteError or NoSpaceError.
+        """
         return await self._to_the_end(self._holders, functools.partial(function, *args, **kwargs))
 
     async def chore(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do slow work that no lock is held for; it too has ended when this returns or raises."""
+        """Do slow work that no lock is held for; as ``work``, it has ended when this returns or raises."""
         return await self._to_the_end(self._chores, functools.partial(function, *args, **kwargs))
 
     def locked(self, path: Path, mode: LockMode) -> AbstractAsyncContextManager[LockedFile]:
@@ -309,4 +313,5 @@ class Sections:
         except asyncio.CancelledError:
             future.exception()  # it has ended; nobody else will ask how
             raise
-        return future.result()
+        with disk_errors(self._graph_root):  # a disk can fail at every call, also those that nobody thinks of
+            return future.result()

@@ -102,6 +102,11 @@ class Table(Generic[V]):
         return (self.directory, *((self._apart.parent,) if self._apart else ()))
 
     @property
+    def _paths(self) -> tuple[Path, ...]:
+        """The files of records."""
+        return (self._stable, self._volatile, *((self._apart,) if self._apart else ()))
+
+    @property
     def is_split(self) -> bool:
         """Whether layers of images are recorded apart."""
         return self._apart is not None
@@ -129,8 +134,9 @@ class Table(Generic[V]):
     ) -> Rows[V]:
         """Write the records that are to follow ``rows``; only a file whose records change is written.
 
-        The stable file is on the disk when this returns, name and all; the memory of a failed save is void, because the
-        token has changed. Raises NoSpaceError, StoreWriteError, StoreError.
+        The stable file is on the disk when this returns, name and all. What fails, fails as a whole: the files are what
+        they were, and the memory of it is void, because the token has changed. Raises NoSpaceError, StoreWriteError,
+        StoreError.
         """
         new = self._rows(tuple(stable), tuple(volatile), tuple(apart))
         with disk_errors(self.directory):
@@ -138,15 +144,16 @@ class Table(Generic[V]):
             volatile_bytes = format_records(new.volatile, self.kind)
             apart_bytes = format_records(new.apart, self.kind)
             token = lock.write_token()
-            if self._apart is not None and new.apart != rows.apart:
-                write_atomic(self._apart, apart_bytes)
-                sync_file(self._apart.parent)
-            if new.stable != rows.stable or not self._stable.exists():
-                write_atomic(self._stable, stable_bytes)
-                sync_file(self.directory)
-            if new.volatile != rows.volatile:
-                write_atomic(self._volatile, volatile_bytes, durable=False)
-            self._loaded = _Loaded(token, self._stamps(), new)
+            with kept(self._paths):
+                if self._apart is not None and new.apart != rows.apart:
+                    write_atomic(self._apart, apart_bytes)
+                    sync_file(self._apart.parent)
+                if new.stable != rows.stable or not self._stable.exists():
+                    write_atomic(self._stable, stable_bytes)
+                    sync_file(self.directory)
+                if new.volatile != rows.volatile:
+                    write_atomic(self._volatile, volatile_bytes, durable=False)
+                self._loaded = _Loaded(token, self._stamps(), new)
         return new
 
     def change(
@@ -171,8 +178,7 @@ class Table(Generic[V]):
 
         Raises NoSpaceError, StoreWriteError, StoreError.
         """
-        paths = [path for path in (self._stable, self._volatile, self._apart) if path is not None]
-        with disk_errors(self.directory), kept(paths):
+        with disk_errors(self.directory), kept(self._paths):
             try:
                 yield
             except BaseException:
@@ -191,7 +197,7 @@ class Table(Generic[V]):
         return Rows(stable, volatile, by_id, apart)
 
     def _stamps(self) -> tuple[tuple[int, int, int], ...]:
-        return tuple(_stamp(path) for path in (self._stable, self._volatile, self._apart) if path is not None)
+        return tuple(map(_stamp, self._paths))
 
 
 def _changed(

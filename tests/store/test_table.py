@@ -101,16 +101,15 @@ async def test_the_token_is_written_before_the_file(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["layers.json", "layers.lock"]
 
 
-async def test_a_failed_save_is_not_remembered(tmp_path: Path) -> None:
-    known = table(tmp_path)
+async def test_a_save_that_fails_fails_as_a_whole(tmp_path: Path) -> None:
+    known = Table(tmp_path, LAYERS, LayerRecord.from_raw, volatile_directory=tmp_path / "gone")
     await change(known, {}, append=(record("a"),))
-    (tmp_path / "volatile-layers.json").mkdir()
-    async with locked(known.lock_path, LockMode.EXCLUSIVE) as lock:
-        with pytest.raises(StoreError):
-            # The first file is replaced, the second cannot be.
-            known.change(lock, Rows((record("a"),), (), {}), {}, append=(record("b"),), append_volatile=(record("c"),))
-    (tmp_path / "volatile-layers.json").rmdir()
-    assert list((await load(known)).by_id) == ["a", "b"]
+    before = (tmp_path / "layers.json").read_bytes()
+    with pytest.raises(StoreError):  # the first file is replaced, the second cannot be written
+        await change(known, {}, append=(record("b"),), append_volatile=(record("c"),))
+    assert (tmp_path / "layers.json").read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["layers.json", "layers.lock"]
+    assert list((await load(known)).by_id) == ["a"]
 
 
 async def test_volatile_records_have_a_file_of_their_own(tmp_path: Path) -> None:

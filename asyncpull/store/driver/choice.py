@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from asyncpull import kernel
 from asyncpull.errors import ConfigurationError
 from asyncpull.log import Log
+from asyncpull.store.files import disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,7 +42,8 @@ def choose_driver(
     """The name of the driver, and why it is this one.
 
     ``wanted`` are names with who asks for them, the first that is not empty counts. With a mount program overlay works
-    on any file system. Raises ConfigurationError for a driver that there is not, and where several have been here.
+    on any file system. Raises ConfigurationError for a driver that there is not, and where several have been here;
+    StoreError if the disk fails.
     """
     for name, reason in wanted:
         if name:
@@ -50,7 +52,8 @@ def choose_driver(
                 raise unknown_driver(name, reason)
             break
     else:
-        driver, reason = _found(graph_root) or _best(graph_root, priority, has_mount_program)
+        with disk_errors(graph_root):
+            driver, reason = _found(graph_root) or _best(graph_root, priority, has_mount_program)
     _log.debug("chose a storage driver", driver=driver, reason=reason, graph_root=str(graph_root))
     return driver, reason
 
