@@ -11,6 +11,8 @@ import asyncio
 import os
 import secrets
 import tempfile
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
@@ -18,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from asyncpull.copying.content import HeldContent
 from asyncpull.destination.registry import RegistryDestination
 from asyncpull.errors import ConfigurationError, NotFoundError, StoreWriteError
+from asyncpull.log import Log
 from asyncpull.source.registry import RegistrySource
 from asyncpull.spec.digest import Digest
 from asyncpull.spec.fields import Fields, to_bytes
@@ -52,6 +55,8 @@ if TYPE_CHECKING:
     from asyncpull.spec.signature import Signature
     from asyncpull.trust.registriesd import RegistriesDirectory
     from asyncpull.trust.scopes import ImageScopes
+
+_log = Log(__name__)
 
 _ATTACHED = "the manifest of attached signatures"
 _HINT = "registries.d says where signatures go: containers-registries.d(5)"
@@ -126,12 +131,26 @@ class RegistrySink:
                 name = f"{manifest}@{secrets.token_hex(16)}"
                 await self._client.list_signature(self._reference, manifest, name, signature.message)
 
+    async def forget_signatures(self, manifest: Digest) -> None:
+        """Remove the signatures of a manifest that was deleted from the lookaside store, if that is one of files.
+
+        What is attached belongs to the registry. Raises ConfigurationError, StoreWriteError.
+        """
+        base = (await self._directory()).staging(self._image)
+        if urlsplit(base).scheme == "file":
+            await asyncio.to_thread(remove_signature_files, self._place(base, manifest))
+        else:
+            _log.info("signatures are only removed from files", store=base, manifest=str(manifest))
+
     async def _lay_beside(self, manifest: Digest, signatures: Sequence[SimpleSignature]) -> None:
         base = (await self._directory()).staging(self._image)
         if urlsplit(base).scheme != "file":
             raise ConfigurationError(f"{base}: signatures are only written to files; set a lookaside-staging", _HINT)
-        first = unquote(urlsplit(signature_url(base, self._reference, manifest, 1)).path)
-        await asyncio.to_thread(add_signature_files, Path(first).parent, signatures)
+        await asyncio.to_thread(add_signature_files, self._place(base, manifest), signatures)
+
+    def _place(self, base: str, manifest: Digest) -> Path:
+        """The directory of a manifest's signatures in a lookaside store of files."""
+        return Path(unquote(urlsplit(signature_url(base, self._reference, manifest, 1)).path)).parent
 
     async def _attach(self, manifest: Digest, signatures: Sequence[SigstoreSignature]) -> None:
         tagged = self._reference.with_tag(attachment_tag(manifest))
@@ -209,6 +228,22 @@ def add_signature_files(directory: Path, signatures: Sequence[Signature]) -> Non
         _sync(directory)
     except OSError as error:
         raise StoreWriteError(f"signatures cannot be written: {error.strerror}", str(directory)) from error
+
+
+def remove_signature_files(directory: Path) -> None:
+    """Remove the files ``signature-N``, the last one first, and the directory if it is empty then.
+
+    Raises StoreWriteError.
+    """
+    paths = [directory / f"signature-{number}" for number in range(1, SIGNATURES_LIMIT + 1)]
+    try:
+        for path in reversed(list(takewhile(Path.exists, paths))):
+            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if not os.listdir(directory):
+                directory.rmdir()
+    except OSError as error:
+        raise StoreWriteError(f"signatures cannot be removed: {error.strerror}", str(directory)) from error
 
 
 def _link(path: Path, directory: Path, number: int) -> int:

@@ -18,6 +18,37 @@ if TYPE_CHECKING:
 RAW = b'{"schemaVersion":2}'
 
 
+@pytest.fixture
+def signatures(tmp_path: Path) -> Path:
+    """Where signatures are looked for, by ``registries.d`` in ``tmp_path``."""
+    (tmp_path / "registries.d").mkdir()
+    (tmp_path / "registries.d/here.yaml").write_text(f"default-docker: {{lookaside: 'file://{tmp_path}/signatures'}}\n")
+    return tmp_path / "signatures"
+
+
+async def test_signatures_go_with_the_image(command: Command, signatures: Path) -> None:
+    async with RegistrySimulator() as registry:
+        digest = registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+        other = registry.add_manifest("a/b", "other", RAW + b" ", OCI_MANIFEST)
+        for each in (digest, other):
+            place = signatures / f"a/b@{each.replace(':', '=')}"
+            place.mkdir(parents=True)
+            for number in (1, 2):
+                (place / f"signature-{number}").write_bytes(b"\x90")
+        arguments = ["--tls-verify=false", "--registries.d", f"{signatures.parent}/registries.d", "delete"]
+        name = f"docker://{registry.address}/a/b:t"
+        ended = await asyncio.to_thread(command, *arguments, "--only-tag", name)
+        assert (ended.code, len(list(signatures.rglob("signature-*")))) == (0, 4)
+        registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)
+        ended = await asyncio.to_thread(command, *arguments, name)
+        assert (ended.code, ended.out, ended.err) == (0, f"{digest}\n", "")
+        assert [path.name for path in (signatures / "a").iterdir()] == [f"b@{other.replace(':', '=')}"]
+        assert len(list(signatures.rglob("signature-*"))) == 2
+        (signatures.parent / "registries.d/here.yaml").write_text("default-docker: {lookaside: 'https://127.0.0.1:1'}\n")
+        ended = await asyncio.to_thread(command, *arguments, f"docker://{registry.address}/a/b:other")
+        assert (ended.code, ended.out, ended.err) == (0, f"{other}\n", "")
+
+
 async def test_a_manifest_goes_with_its_tags_or_a_tag_alone(command: Command) -> None:
     async with RegistrySimulator() as registry:
         digest = registry.add_manifest("a/b", "t", RAW, OCI_MANIFEST)

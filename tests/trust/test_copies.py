@@ -11,7 +11,7 @@ import pytest
 from asyncpull.access import Access
 from asyncpull.copy import Copier
 from asyncpull.copying.plan import CopyOptions, Instances, ManifestFormat, Selection
-from asyncpull.copying.publish import RegistrySink, add_signature_files
+from asyncpull.copying.publish import RegistrySink, add_signature_files, remove_signature_files
 from asyncpull.errors import ConfigurationError, DocumentError, PolicyError, StoreWriteError, UsageError
 from asyncpull.registry.client import RegistryClient
 from asyncpull.registry.config import RegistryAccess
@@ -260,6 +260,21 @@ def test_files_are_added_and_never_replaced(tmp_path: Path) -> None:
     add_signature_files(place, [SimpleSignature(b"\x90%d" % number) for number in range(SIGNATURES_LIMIT - 2 - 1)])
     with pytest.raises((StoreWriteError, DocumentError)):
         add_signature_files(place, [SimpleSignature(b"\x90a"), SimpleSignature(b"\x90b")])
+
+
+def test_files_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    remove_signature_files(tmp_path / "nowhere")
+    add_signature_files(tmp_path / "place", [SimpleSignature(b"\x90one"), SimpleSignature(b"\x90two")])
+    (tmp_path / "place/mine").write_bytes(b"")
+    remove_signature_files(tmp_path / "place")
+    assert [path.name for path in (tmp_path / "place").iterdir()] == ["mine"]
+    (tmp_path / "place/mine").unlink()
+    add_signature_files(tmp_path / "place", [SimpleSignature(b"\x90one")])
+    remove_signature_files(tmp_path / "place")
+    assert not (tmp_path / "place").exists()
+    (tmp_path / "place/signature-1").mkdir(parents=True)
+    with pytest.raises(StoreWriteError):
+        remove_signature_files(tmp_path / "place")
 
 
 async def test_every_transport_is_judged(desk: Desk, tmp_path: Path) -> None:

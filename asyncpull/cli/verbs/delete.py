@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from asyncpull.cli import namespace
+from asyncpull.cli.opening import trust_options
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
 from asyncpull.cli.sides import ONLY, retry_option, side_access, side_options
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 def delete(session: Session, /, references: Sequence[str], only_tag: bool, **place: object) -> int:
     """Delete images: docker://REF with all tags of its manifest, oci:DIR[:NAME], containers-storage:NAME.
 
-    Prints the digest of each, or the names and the ID that are gone from a store.
+    Signatures in a lookaside store of files go with an image of a registry. Prints the digest of each, or the names and
+    the ID that are gone from a store.
     """
     from asyncpull.spec.location import StorageLocation, parse_location
 
@@ -40,7 +42,7 @@ def delete(session: Session, /, references: Sequence[str], only_tag: bool, **pla
         from asyncpull.deletion import delete_image
 
         async def act(text: str) -> tuple[str, ...]:
-            return await delete_image(locations[text], access, only_tag=only_tag)
+            return await delete_image(locations[text], access, only_tag=only_tag, trust=trust_options(settings))
 
         return await for_each(references, act, settings)
 
