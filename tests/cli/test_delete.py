@@ -44,7 +44,9 @@ async def test_signatures_go_with_the_image(command: Command, signatures: Path) 
         assert (ended.code, ended.out, ended.err) == (0, f"{digest}\n", "")
         assert [path.name for path in (signatures / "a").iterdir()] == [f"b@{other.replace(':', '=')}"]
         assert len(list(signatures.rglob("signature-*"))) == 2
-        (signatures.parent / "registries.d/here.yaml").write_text("default-docker: {lookaside: 'https://127.0.0.1:1'}\n")
+        (signatures.parent / "registries.d/here.yaml").write_text(
+            "default-docker: {lookaside: 'https://127.0.0.1:1'}\n"
+        )
         ended = await asyncio.to_thread(command, *arguments, f"docker://{registry.address}/a/b:other")
         assert (ended.code, ended.out, ended.err) == (0, f"{other}\n", "")
 
