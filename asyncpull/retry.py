@@ -27,7 +27,8 @@ T = TypeVar("T")
 class RetryPolicy:
     """How patient we are.
 
-    ``attempts`` failures in a row without progress end it; ``progress_bytes`` received count as progress.
+    ``attempts`` failures in a row without progress end it; ``progress_bytes`` received count as progress. With
+    ``fixed_seconds`` every pause is so long, instead of twice as long as the one before.
     """
 
     attempts: int = 5
@@ -35,6 +36,7 @@ class RetryPolicy:
     longest_seconds: float = 30.0
     patience_seconds: float = 120.0
     progress_bytes: int = 64 << 10
+    fixed_seconds: float | None = None
 
 
 @dataclass(slots=True)
@@ -65,8 +67,10 @@ class RetryBudget:
             return None
         if elsewhere:
             return 0.0
-        ceiling = min(self.policy.longest_seconds, self.policy.first_seconds * 2.0 ** (self.failures - 1))
-        pause = ceiling * (0.5 + self.draw() / 2)
+        pause = self.policy.fixed_seconds
+        if pause is None:
+            ceiling = min(self.policy.longest_seconds, self.policy.first_seconds * 2.0 ** (self.failures - 1))
+            pause = ceiling * (0.5 + self.draw() / 2)
         if error.retry_after is None:
             return pause
         return None if error.retry_after > self.policy.patience_seconds else max(pause, error.retry_after)

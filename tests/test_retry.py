@@ -46,6 +46,13 @@ def test_only_the_temporary_is_tried_again_and_a_named_time_is_obeyed(error: Sou
     assert RetryBudget(POLICY, lambda: 0.0).pause_after(error) == pause
 
 
+def test_a_pause_may_always_be_the_same() -> None:
+    budget = RetryBudget(RetryPolicy(attempts=4, fixed_seconds=2.5))
+    assert [budget.pause_after(TemporaryError("busy")) for _ in range(2)] == [2.5, 2.5]
+    assert budget.pause_after(TemporaryError("busy", retry_after=4.0)) == 4.0
+    assert budget.pause_after(TemporaryError("busy")) is None
+
+
 @pytest.mark.parametrize(("failures", "succeeds"), [(0, True), (4, True), (5, False)])
 async def test_retrying_ends_with_a_result_or_the_last_error(failures: int, succeeds: bool) -> None:
     outcomes = [UnavailableError(str(number), temporary=True) for number in range(failures)]

@@ -16,9 +16,9 @@ SHORT_ID = 12
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE | re.ASCII)
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
-_DURATION = re.compile(r"(?:\d{1,18}(?:\.\d+)?[smhd])+|\d{1,18}(?:\.\d+)?", re.ASCII)
+_SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", re.ASCII)
+_DURATION = re.compile(r"(?:\d{1,18}(?:\.\d+)?(?:ms|[smhd]))+|\d{1,18}(?:\.\d+)?", re.ASCII)
 _AGES = (
     ("year", 365 * 86400),
     ("month", 30 * 86400),
@@ -44,7 +44,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds: ``90``, ``90s``, ``30m``, ``1.5h``, ``7d``, and ``1h30m`` as Go writes it. Raises UsageError."""
+    """Seconds: ``90``, ``90s``, ``500ms``, ``30m``, ``1.5h``, ``7d``, ``1h30m`` as Go has it. Raises UsageError."""
     parts = _DURATION.fullmatch(text.strip())
     if not parts or not text.strip():
         raise UsageError(f"{text!r} is no duration", "write it like 90s, 30m, 24h or 7d")

@@ -6,7 +6,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from asyncpull.cli.formats import format_table, human_age, human_duration, human_part, human_size, parse_size, short_id
+from asyncpull.cli.formats import (
+    format_table,
+    human_age,
+    human_duration,
+    human_part,
+    human_size,
+    parse_duration,
+    parse_size,
+    short_id,
+)
 from asyncpull.errors import UsageError
 
 
@@ -59,6 +68,20 @@ def test_part_has_the_unit_of_the_whole() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert human_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("2s", 2), ("500ms", 0.5), ("1m30s", 90), ("1h2m3s4ms", 3723.004), ("1.5h", 5400), (" 7d ", 604_800)],
+)
+def test_a_duration_is_read_as_go_writes_it(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1w", "1 s", "1sm", "1,5h"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError, match="no duration"):
+        parse_duration(text)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from asyncpull.cli.opening import (
 from asyncpull.cli.output import write_json
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import DESTINATION, SOURCE, retry_option, side_access, side_options
+from asyncpull.cli.sides import DESTINATION, SOURCE, retry_options, side_access, side_options
 from asyncpull.cli.signing import signing_options, wanted_passphrase, wanted_signing
 from asyncpull.errors import StoreWriteError, UsageError
 
@@ -63,7 +63,7 @@ _COMPRESSIONS = ("gzip", "zstd", "none")
 @click.option("--additional-tag", "tags", metavar="REF", multiple=True, help="One more name, where several are held.")
 @click.option("--foreign-layers", is_flag=True, help="Copy also layers that are to be had elsewhere.")
 @click.option("--digestfile", type=click.Path(path_type=Path), metavar="FILE", help="Write the digest there.")
-@retry_option
+@retry_options
 @blob_info_option
 @side_options(SOURCE)
 @side_options(DESTINATION)

@@ -10,7 +10,7 @@ from asyncpull.cli import namespace
 from asyncpull.cli.opening import trust_options
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import ONLY, retry_option, side_access, side_options
+from asyncpull.cli.sides import ONLY, retry_options, side_access, side_options
 from asyncpull.cli.targets import for_each
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("references", metavar="REF…", nargs=-1, required=True)
 @click.option("--only-tag", is_flag=True, help="Let a registry forget the tag and keep the image, if it can.")
 @side_options(ONLY)
-@retry_option
+@retry_options
 @global_options
 @click.pass_obj
 def delete(session: Session, /, references: Sequence[str], only_tag: bool, **place: object) -> int:

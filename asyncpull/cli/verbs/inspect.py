@@ -11,7 +11,7 @@ from asyncpull.cli.opening import platform_options, wanted_platform
 from asyncpull.cli.output import write_bytes, write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import ONLY, retry_option, side_access, side_options
+from asyncpull.cli.sides import ONLY, retry_options, side_access, side_options
 from asyncpull.errors import UsageError
 
 
@@ -20,7 +20,7 @@ from asyncpull.errors import UsageError
 @click.option("--raw", is_flag=True, help="The exact bytes of the manifest, or of the index, that REF names.")
 @click.option("--config", is_flag=True, help="The exact bytes of the image's config.")
 @side_options(ONLY)
-@retry_option
+@retry_options
 @platform_options
 @global_options
 @click.pass_obj
@@ -50,7 +50,7 @@ def inspect(session: Session, /, reference: str, raw: bool, config: bool, **valu
 @click.command("digest")
 @click.argument("reference", metavar="REF")
 @side_options(ONLY)
-@retry_option
+@retry_options
 @platform_options
 @global_options
 @click.pass_obj

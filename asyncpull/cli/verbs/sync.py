@@ -21,7 +21,7 @@ from asyncpull.cli.opening import (
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import DESTINATION, SOURCE, retry_option, side_access, side_options
+from asyncpull.cli.sides import DESTINATION, SOURCE, retry_options, side_access, side_options
 from asyncpull.cli.signing import signing_options, wanted_passphrase, wanted_signing
 from asyncpull.errors import AsyncpullError, StoreWriteError, UsageError
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--preserve-digests", is_flag=True, help="Fail rather than change a manifest or an index.")
 @click.option("-f", "--format", "kind", type=click.Choice(["oci", "v2s2"]), help="Kind of manifest.")
 @click.option("--digestfile", type=click.Path(path_type=Path), metavar="FILE", help="Write digests and names there.")
-@retry_option
+@retry_options
 @blob_info_option
 @side_options(SOURCE)
 @side_options(DESTINATION)

@@ -8,13 +8,13 @@ from asyncpull.cli import exit_codes
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import ONLY, retry_option, side_access, side_options
+from asyncpull.cli.sides import ONLY, retry_options, side_access, side_options
 
 
 @click.command("tags")
 @click.argument("repository", metavar="REPO")
 @side_options(ONLY)
-@retry_option
+@retry_options
 @global_options
 @click.pass_obj
 def tags(session: Session, /, repository: str, **values: object) -> int:

@@ -13,7 +13,7 @@ from asyncpull.cli.opening import platform_options, trust_options, wanted_platfo
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import ONLY, retry_option, side_access, side_options
+from asyncpull.cli.sides import ONLY, retry_options, side_access, side_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.command("verify")
 @click.argument("reference", metavar="REF")
 @side_options(ONLY)
-@retry_option
+@retry_options
 @platform_options
 @global_options
 @click.pass_obj
