@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asyncpull.cli.formats import parse_size
+from asyncpull.cli.formats import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncpull.cli.settings import Settings
     from asyncpull.limits import Limits
     from asyncpull.registry.config import RegistryAccess
+    from asyncpull.retry import RetryPolicy
     from asyncpull.spec.platform import Platform
     from asyncpull.store.config import StoreConfig
     from asyncpull.store.store import Store
@@ -176,6 +177,34 @@ def wanted_limits(max_parallel_downloads: int | None, bandwidth: int | None) -> 
     ceilings = replace(USUAL, **click.get_current_context().meta.get(_CEILINGS, {}))
     limits = Limits(bandwidth=bandwidth, ceilings=ceilings)
     return limits if max_parallel_downloads is None else replace(limits, max_parallel_downloads=max_parallel_downloads)
+
+
+_RETRY_TIMES = click.option(
+    "--retry-times",
+    "--retry",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="How often a failed request is repeated (4).",
+)
+_RETRY_DELAY = click.option(
+    "--retry-delay",
+    metavar="TIME",
+    callback=lambda _context, _parameter, text: None if text is None else parse_duration(text),
+    help="How long to wait before each time, such as 2s; else ever longer.",
+)
+
+
+def retry_options(command: Decorated) -> Decorated:
+    """Give a verb the options that say how patient it is; their values arrive as ``retry_times``, ``retry_delay``."""
+    return _RETRY_TIMES(_RETRY_DELAY(command))
+
+
+def wanted_retry(times: int | None, delay: float | None) -> RetryPolicy:
+    """The patience that the options ask for."""
+    from asyncpull.retry import RetryPolicy
+
+    policy = RetryPolicy(fixed_seconds=delay)
+    return policy if times is None else replace(policy, attempts=times + 1)
 
 
 _BLOB_INFO_OPTION = click.option(

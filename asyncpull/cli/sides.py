@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
-from asyncpull.cli.formats import parse_duration
-from asyncpull.cli.opening import registry_access, store_config
+from asyncpull.cli.opening import registry_access, store_config, wanted_retry
 from asyncpull.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from asyncpull.access import Access
     from asyncpull.cli.settings import Settings
     from asyncpull.registry.credentials import Credentials
-    from asyncpull.retry import RetryPolicy
 
     Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
@@ -32,16 +30,6 @@ ONLY: Final = ""
 
 _DIRECTORY = click.Path(file_okay=False)
 _FILE = click.Path(dir_okay=False)
-
-_RETRY_TIMES = click.option(
-    "--retry-times", metavar="N", type=click.IntRange(min=0), help="How often a failed request is repeated."
-)
-_RETRY_DELAY = click.option(
-    "--retry-delay",
-    metavar="TIME",
-    callback=lambda _context, _parameter, text: None if text is None else parse_duration(text),
-    help="How long to wait before that, such as 2s; else longer from time to time.",
-)
 
 
 def side_options(side: str) -> Callable[[Decorated], Decorated]:
@@ -78,11 +66,6 @@ def side_options(side: str) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
-def retry_options(command: Decorated) -> Decorated:
-    """Give a verb the options that say how patient it is; their values arrive as ``retry_times``, ``retry_delay``."""
-    return _RETRY_TIMES(_RETRY_DELAY(command))
-
-
 def side_access(side: str, values: Mapping[str, object], settings: Settings) -> Access:
     """How the ``side`` is reached whose options have these ``values``. Raises UsageError."""
     from asyncpull.access import Access
@@ -98,7 +81,7 @@ def side_access(side: str, values: Mapping[str, object], settings: Settings) -> 
         value = text(name)
         return None if value is None else Path(value)
 
-    own = values.get(name_of("tls_verify"))
+    own, times, delay = values.get(name_of("tls_verify")), values.get("retry_times"), values.get("retry_delay")
     registry = registry_access(settings)
     registry = replace(
         registry,
@@ -113,21 +96,10 @@ def side_access(side: str, values: Mapping[str, object], settings: Settings) -> 
         raise UsageError(f"{_prefix(side)}no-creds excludes other options that name credentials")
     return Access(
         registry=registry,
-        retry=_retry_policy(values.get("retry_times"), values.get("retry_delay")),
+        retry=wanted_retry(times if isinstance(times, int) else None, delay if isinstance(delay, float) else None),
         daemon_host=text("daemon_host"),
         shared_blobs=path("shared_blob_dir"),
         store=store_config(settings),
-    )
-
-
-def _retry_policy(times: object, delay: object) -> RetryPolicy:
-    from asyncpull.retry import RetryPolicy
-
-    usual = RetryPolicy()
-    return replace(
-        usual,
-        attempts=times + 1 if isinstance(times, int) else usual.attempts,
-        fixed_seconds=delay if isinstance(delay, float) else None,
     )
 
 

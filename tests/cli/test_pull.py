@@ -63,6 +63,21 @@ async def test_the_id_and_nothing_else_on_stdout(command: Command, registry: Reg
     assert names(command) == [f"{registry.address}/a/b:1"]
 
 
+@pytest.mark.parametrize("verb", ["pull", "prefetch"])
+@pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
+async def test_how_patient_a_pull_is(command: Command, registry: RegistrySimulator, verb: str, part: str) -> None:
+    reference, options = f"{registry.address}/a/b:1", ("--retry-delay", "1ms")
+    registry.on(part, faults.status(503), times=None)
+    assert (await run(command, verb, reference, "--retry", "0", *options)).code != 0
+    asked = {request.target for request in registry.asked(part)}
+    assert len(registry.asked(part)) == len(asked)
+    assert_untouched(command)
+    registry.heal()
+    registry.on(part, faults.status(503), times=2)
+    assert (await run(command, verb, reference, "--retry", "2", *options)).code == 0
+    assert names(command) == [reference]
+
+
 async def test_json_result(command: Command, registry: RegistrySimulator) -> None:
     ended = await run(command, "pull", "-q", "--json", f"{registry.address}/a/b:1")
     (pulled,) = ended.json()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from asyncpull.cli import namespace
-from asyncpull.cli.opening import trust_options
+from asyncpull.cli.opening import retry_options, trust_options
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import ONLY, retry_options, side_access, side_options
+from asyncpull.cli.sides import ONLY, side_access, side_options
 from asyncpull.cli.targets import for_each
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from asyncpull.cli import exit_codes
-from asyncpull.cli.opening import platform_options, wanted_platform
+from asyncpull.cli.opening import platform_options, retry_options, wanted_platform
 from asyncpull.cli.output import write_bytes, write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import ONLY, retry_options, side_access, side_options
+from asyncpull.cli.sides import ONLY, side_access, side_options
 from asyncpull.errors import UsageError
 
 

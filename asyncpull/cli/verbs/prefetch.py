@@ -17,10 +17,12 @@ from asyncpull.cli.opening import (
     platform_options,
     policy_option,
     registry_access,
+    retry_options,
     run_with_store,
     trust_options,
     wanted_limits,
     wanted_platform,
+    wanted_retry,
 )
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.settings import Session, global_options
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 @policy_option
 @click.option("--scheduler", metavar="ADDRESS", help="For a fleet; not in this version.")
 @limit_options
+@retry_options
 @platform_options
 @global_options
 @click.pass_obj
@@ -53,6 +56,8 @@ def prefetch(
     scheduler: str | None,
     max_parallel_downloads: int | None,
     bandwidth: int | None,
+    retry_times: int | None,
+    retry_delay: float | None,
     **platform: str | None,
 ) -> int:
     """Pull many images, what they share once and the largest blobs first, and keep going when one fails.
@@ -80,7 +85,13 @@ def prefetch(
         with reporter_for(settings) as reporter:
             trust = trust_options(settings)
             async with Puller(
-                store, platform=chosen, access=access, limits=limits, reporter=reporter, trust=trust
+                store,
+                platform=chosen,
+                access=access,
+                retry=wanted_retry(retry_times, retry_delay),
+                limits=limits,
+                reporter=reporter,
+                trust=trust,
             ) as puller:
                 summary = await prefetch_all(puller, wanted, when=PullPolicy(pull_policy))
         if settings.json:

@@ -14,10 +14,12 @@ from asyncpull.cli.opening import (
     platform_options,
     policy_option,
     registry_access,
+    retry_options,
     run_with_store,
     trust_options,
     wanted_limits,
     wanted_platform,
+    wanted_retry,
 )
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.settings import Session, Settings, global_options
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--all-tags", is_flag=True, help="All tags of the repositories REF, which are named without a tag.")
 @click.option("--keep-blobs", is_flag=True, help="Leave the blobs in the spool after the commit.")
 @limit_options
+@retry_options
 @platform_options
 @global_options
 @click.pass_obj
@@ -52,6 +55,8 @@ def pull(
     keep_blobs: bool,
     max_parallel_downloads: int | None,
     bandwidth: int | None,
+    retry_times: int | None,
+    retry_delay: float | None,
     **platform: str | None,
 ) -> int:
     """Fetch, verify, extract and commit images; print the ID of each.
@@ -80,6 +85,7 @@ def pull(
                 store,
                 platform=wanted,
                 access=access,
+                retry=wanted_retry(retry_times, retry_delay),
                 limits=limits,
                 reporter=reporter,
                 keep_blobs=keep_blobs,

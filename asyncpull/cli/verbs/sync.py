@@ -13,6 +13,7 @@ from asyncpull.cli.opening import (
     blob_info_option,
     limit_options,
     platform_options,
+    retry_options,
     trust_options,
     wanted_blob_info,
     wanted_limits,
@@ -21,7 +22,7 @@ from asyncpull.cli.opening import (
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import DESTINATION, SOURCE, retry_options, side_access, side_options
+from asyncpull.cli.sides import DESTINATION, SOURCE, side_access, side_options
 from asyncpull.cli.signing import signing_options, wanted_passphrase, wanted_signing
 from asyncpull.errors import AsyncpullError, StoreWriteError, UsageError
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from asyncpull.cli import exit_codes
+from asyncpull.cli.opening import retry_options
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import ONLY, retry_options, side_access, side_options
+from asyncpull.cli.sides import ONLY, side_access, side_options
 
 
 @click.command("tags")

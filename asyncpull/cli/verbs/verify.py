@@ -9,11 +9,11 @@ import click
 from asyncpull.cli import exit_codes
 from asyncpull.cli.choosing import choose_all, first_of
 from asyncpull.cli.complaint import single_line
-from asyncpull.cli.opening import platform_options, trust_options, wanted_platform
+from asyncpull.cli.opening import platform_options, retry_options, trust_options, wanted_platform
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.running import run
 from asyncpull.cli.settings import Session, global_options
-from asyncpull.cli.sides import ONLY, retry_options, side_access, side_options
+from asyncpull.cli.sides import ONLY, side_access, side_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
