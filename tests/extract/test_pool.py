@@ -155,7 +155,7 @@ async def test_a_large_layer_keeps_its_core_until_there_are_workers_for_all_that
     tmp_path: Path, small: int, place: int
 ) -> None:
     """One core and three workers: who comes fourth waits, unless all that are left fit in."""
-    streams = {"large": tar({"f": bytes(64 << 20)})} | {f"small {n}": tar({"f": b"x"}) for n in range(small)}
+    streams = {"large": tar({"f": bytes(256 << 20)})} | {f"small {n}": tar({"f": b"x"}) for n in range(small)}
     layers = {name: Layer(tmp_path / name, stream, stream) for name, stream in streams.items()}
     async with WorkerPool(within(tmp_path), 3, cores=1) as pool:
         order = await finished(pool, layers)
