@@ -317,7 +317,7 @@ class WorkerPool:
         others, for the blob may be long in coming.
         """
         share = max(beside, self._bytes_at_hand + job.size) / self._cores
-        if self._cores < 2 or job.size <= share or len(self._running) + 2 > self._limit - 1:
+        if job.size <= share or len(self._running) + 2 > self._limit - 1:
             return await self.run(job, fds, front, on_advance)
         try:
             memory = open_memory()
