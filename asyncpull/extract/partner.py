@@ -184,7 +184,10 @@ def _make(root: Path, options: ApplyOptions, memory: mmap.mmap, sock: socket.soc
 
 
 def _do(batch: Batch, memory: mmap.mmap, maker: Extractor, missing: int) -> int:
-    """Do what a batch says; ``missing`` bytes of the last member are still to come, before it and as returned."""
+    """Do what a batch says; it begins with ``missing`` bytes of the member before it.
+
+    Returns how many bytes of its own last member are in the next batch.
+    """
     start = batch.slot * SLOT_BYTES
     contents = memoryview(memory)[start : start + batch.filled]
     at = min(missing, batch.filled)
