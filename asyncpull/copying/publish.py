@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from asyncpull.copying.content import HeldContent
 from asyncpull.destination.registry import RegistryDestination
@@ -35,7 +35,7 @@ from asyncpull.spec.signature import (
     signature_to_file,
 )
 from asyncpull.spec.source import SourceDocument
-from asyncpull.trust.registriesd import signature_url
+from asyncpull.trust.registriesd import signature_directory
 from asyncpull.trust.signaturestore import (
     attached_bundles,
     attachment_tag,
@@ -138,7 +138,7 @@ class RegistrySink:
         """
         base = (await self._directory()).staging(self._image)
         if urlsplit(base).scheme == "file":
-            await asyncio.to_thread(remove_signature_files, self._place(base, manifest))
+            await asyncio.to_thread(remove_signature_files, signature_directory(base, self._reference, manifest))
         else:
             _log.info("signatures are only removed from files", store=base, manifest=str(manifest))
 
@@ -146,11 +146,8 @@ class RegistrySink:
         base = (await self._directory()).staging(self._image)
         if urlsplit(base).scheme != "file":
             raise ConfigurationError(f"{base}: signatures are only written to files; set a lookaside-staging", _HINT)
-        await asyncio.to_thread(add_signature_files, self._place(base, manifest), signatures)
-
-    def _place(self, base: str, manifest: Digest) -> Path:
-        """The directory of a manifest's signatures in a lookaside store of files."""
-        return Path(unquote(urlsplit(signature_url(base, self._reference, manifest, 1)).path)).parent
+        place = signature_directory(base, self._reference, manifest)
+        await asyncio.to_thread(add_signature_files, place, signatures)
 
     async def _attach(self, manifest: Digest, signatures: Sequence[SigstoreSignature]) -> None:
         tagged = self._reference.with_tag(attachment_tag(manifest))

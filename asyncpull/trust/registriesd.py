@@ -11,7 +11,7 @@ from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from asyncpull.dataclass import dataclass
 from asyncpull.errors import ConfigurationError
@@ -83,6 +83,11 @@ def signature_url(base: str, repository: Reference, manifest: Digest, number: in
     parts = urlsplit(base)
     path = f"{parts.path}/{repository.path}@{manifest.algorithm}={manifest.encoded}/signature-{number}"
     return urlunsplit(parts._replace(path=path))
+
+
+def signature_directory(base: str, repository: Reference, manifest: Digest) -> Path:
+    """Where those files are if ``base`` is the URL of a store of files."""
+    return Path(unquote(urlsplit(signature_url(base, repository, manifest, 1)).path)).parent
 
 
 def load_registries_directory(options: TrustOptions, environ: Mapping[str, str], uid: int) -> RegistriesDirectory:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from asyncpull.errors import (
     DocumentError,
@@ -42,7 +42,7 @@ from asyncpull.spec.signature import (
     SimpleSignature,
     signature_from_file,
 )
-from asyncpull.trust.registriesd import signature_url
+from asyncpull.trust.registriesd import signature_directory, signature_url
 from asyncpull.trust.scopes import of_reference
 from asyncpull.trust.statement import SIGNED_IMAGE
 
@@ -120,7 +120,7 @@ class RegistrySignatures:
         found: list[Signature] = []
         for (base, _path), place in bases.items():
             if urlsplit(base).scheme == "file":
-                found += await asyncio.to_thread(_in_files, base, place, manifest)
+                found += await asyncio.to_thread(read_signature_files, signature_directory(base, place, manifest), "")
             else:
                 found += await self._from_server(base, place, manifest)
         return tuple(found)
@@ -327,11 +327,6 @@ def parse_listed(raw: bytes) -> tuple[Signature, ...]:
     if len(found) > SIGNATURES_LIMIT:
         raise _too_many("the registry's list")
     return tuple(found)
-
-
-def _in_files(base: str, place: Reference, manifest: Digest) -> tuple[Signature, ...]:
-    first = unquote(urlsplit(signature_url(base, place, manifest, 1)).path)
-    return read_signature_files(Path(first).parent, "")
 
 
 async def _fetched(http: HttpClient, url: str) -> bytes | None:
