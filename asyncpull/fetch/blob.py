@@ -102,15 +102,13 @@ class BlobDownload:
         while len(self._tasks) < connections:
             self._add_connection()
 
-    async def run(self, connections: int = 1) -> None:
-        """Fill the holes of the spool, over so many connections at first.
+    async def run(self) -> None:
+        """Fill the holes of the spool, over one connection at first.
 
         Raises SourceError when the budget is spent, SizeMismatchError, NoSpaceError, StoreWriteError. Whatever is
         raised, the spool keeps what was received, and no connection is left.
         """
-        self._wanted = connections
-        for _ in range(connections):
-            self._add_connection()
+        self._add_connection()
         try:
             await self._ended.wait()
         finally:

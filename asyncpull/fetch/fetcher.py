@@ -204,7 +204,7 @@ class Fetcher:
                     origin=origin,
                 )
                 turn.attach(blob)
-                await blob.run(turn.connections)
+                await blob.run()
         finally:
             self._forget(download)
 

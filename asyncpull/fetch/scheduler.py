@@ -1,9 +1,11 @@
 """Which download goes next, and over how many connections.
 
-The largest blob goes first, because the longest download then starts earliest and the small ones fill the gaps. When
-nobody waits, a large blob starts with several connections; those that will take a while yet are given more, twice as
-many each time, as long as that makes them faster: where the limit is the line and not the connection, more are found to
-be no better and it stays at that. What one registry bears altogether is the window of congestion.py.
+The largest blob goes first, because the longest download then starts earliest and the small ones fill the gaps. Each
+starts with one connection, since more of them cost the registry and us where one is as fast as layers are extracted. A
+moment later, if nobody waits, a large one of which too little has come gets several; those that will take a while yet
+are given more, twice as many each time, as long as that makes them faster: where the limit is the line and not the
+connection, more are found to be no better and it stays at that. What one registry bears altogether is the window of
+congestion.py.
 
 ``decide`` is the whole policy, over plain values; Scheduler only samples and waits around it.
 """
@@ -11,6 +13,7 @@ be no better and it stays at that. What one registry bears altogether is the win
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import field, replace
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from asyncpull.errors import SourceError
 
 MIB = 1 << 20
+_UNKNOWN = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +37,19 @@ class SchedulerLimits:
 
     ``parallel_downloads`` blobs are on their way at once; 6, as containers/image has it. All of them together have at
     most ``connections``, if that is more, one at most ``connections_per_blob``, and those of one registry what its
-    ``congestion`` window has. One starts with ``first_connections`` if nobody waits, and is given more if it has
-    another ``worthwhile_seconds`` to go at its present rate; each must have ``worthwhile_bytes`` to do. It is given
-    more again if it has become ``growth`` times as fast by that. None is while all together receive ``enough_rate``
-    bytes a second: that is as fast as layers are extracted, and on one machine more connections only cost time then.
-    ``sample_seconds`` is how often this is looked at.
+    ``congestion`` window has. One is given ``first_connections`` when it has been on its way for ``first_seconds``, and
+    more when it has become ``growth`` times as fast by those that it was given last: if nobody waits, if it has another
+    ``worthwhile_seconds`` to go at its present rate, and ``worthwhile_bytes`` to do for each. None is given more than
+    it takes, if each brings the same, for all together to receive ``enough_rate`` bytes a second: that is as fast as
+    layers are extracted, and on one machine more connections only cost time then. ``sample_seconds`` is how often this
+    is looked at.
     """
 
     parallel_downloads: int = 6
     connections: int = 16
     connections_per_blob: int = 12
-    first_connections: int = 4
+    first_connections: int = 8
+    first_seconds: float = 0.05
     worthwhile_seconds: float = 1.0
     worthwhile_bytes: int = 4 * MIB
     growth: float = 1.2
@@ -76,7 +82,10 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """A download on its way. ``rate`` is of late and ``former_rate`` was before it was widened, in bytes a second."""
+    """A download on its way. ``rate`` is of late and ``former_rate`` was before it was widened, in bytes a second.
+
+    As long as nothing was measured with the connections that it has, ``former_rate`` is infinite: it gets no more.
+    """
 
     number: int
     remaining: int
@@ -88,10 +97,9 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Let the download with this number begin, over so many connections."""
+    """Let the download with this number begin, over one connection."""
 
     number: int
-    connections: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +129,20 @@ def decide(
             blobs[item.registry] += 1
             begun.append(item)
     wanted = {item.number: item.connections for item in active}
-    starting = {item.number: 1 for item in begun}
     _narrow(wanted, active, begun, limits, windows)
-    if len(begun) == len(queued) and sum(item.rate for item in active) < limits.enough_rate:
+    lacking = limits.enough_rate - sum(item.rate for item in active)
+    if len(begun) == len(queued) and lacking > 0:
         room = _Room(limits, windows)
         used = [(item.registry, wanted[item.number]) for item in active] + [(item.registry, 1) for item in begun]
         for registry, connections in used:
             room.take(registry, connections)
-        for fresh in begun:
-            useful = min(limits.first_connections, limits.connections_per_blob, fresh.size // limits.worthwhile_bytes)
-            starting[fresh.number] += room.take(fresh.registry, useful - 1)
         for each in sorted(active, key=lambda each: (-each.remaining, each.number)):
-            more = room.left(each.registry, min(each.connections, limits.connections_per_blob - each.connections))
-            if wanted[each.number] == each.connections and more > 0 and _is_worth_more(each, more, limits):
-                wanted[each.number] += room.take(each.registry, more)
+            if wanted[each.number] == each.connections:
+                more = room.take(each.registry, _worthwhile(each, lacking, limits))
+                wanted[each.number] += more
+                lacking -= more * each.rate / each.connections
     changed = [Use(item.number, wanted[item.number]) for item in active if wanted[item.number] != item.connections]
-    return (*(Start(number, connections) for number, connections in starting.items()), *changed)
+    return (*(Start(item.number) for item in begun), *changed)
 
 
 class _Room:
@@ -176,13 +182,20 @@ def _narrow(
             used -= 1
 
 
-def _is_worth_more(item: Active, more: int, limits: SchedulerLimits) -> bool:
-    return (
-        item.rate > 0
-        and item.rate >= item.former_rate * limits.growth
-        and item.remaining >= item.rate * limits.worthwhile_seconds
-        and item.remaining >= (item.connections + more) * limits.worthwhile_bytes
-    )
+def _worthwhile(item: Active, lacking: float, limits: SchedulerLimits) -> int:
+    """How many more connections are worth it where so many bytes a second are ``lacking``.
+
+    The first ones are also where nothing has come yet.
+    """
+    is_new = item.connections < limits.first_connections and not item.former_rate
+    has_grown = item.rate > 0 and item.rate >= item.former_rate * limits.growth
+    if not (is_new or has_grown) or item.remaining < item.rate * limits.worthwhile_seconds:
+        return 0
+    more = limits.first_connections - item.connections if is_new else item.connections
+    most = min(limits.connections_per_blob, item.remaining // limits.worthwhile_bytes)
+    if item.rate > 0:
+        more = min(more, math.ceil(lacking * item.connections / item.rate))
+    return max(0, min(more, most - item.connections))
 
 
 class Download(Protocol):
@@ -202,23 +215,29 @@ class Download(Protocol):
 
 @dataclass(slots=True)
 class Turn:
-    """The turn of one download, to begin over ``connections``. Once it is attached, it may be given more, or fewer."""
+    """The turn of one download, to begin over one connection. Once it is attached, it may be given more, or fewer.
+
+    ``due`` is when it is to be looked at next, on the clock of the loop.
+    """
 
     number: int
     registry: str
     scheduler: Scheduler
-    connections: int = 1
+    due: float = float("inf")
     begins: asyncio.Event = field(default_factory=asyncio.Event)
     download: Download | None = None
     _remaining: int = 0
     _sampled: float = 0.0
     _rate: float = 0.0
     _former_rate: float = 0.0
+    _is_measured: bool = False
 
     def attach(self, download: Download) -> None:
         """Let ``download`` be sampled, and widened."""
         self.download = download
         self._remaining, self._sampled = download.remaining, asyncio.get_running_loop().time()
+        self.due = self._sampled + self.scheduler.limits.first_seconds
+        self.scheduler.arm()
 
     def failed(self, error: SourceError) -> None:
         """Take note that a connection to the registry failed, and nobody else can be asked."""
@@ -226,25 +245,25 @@ class Turn:
 
     def sample(self, now: float) -> None:
         """Measure the rate since the last time."""
+        self.due = now + self.scheduler.limits.sample_seconds
         if self.download is not None and now > self._sampled:
             remaining = self.download.remaining
             self._rate = (self._remaining - remaining) / (now - self._sampled)
             self._remaining, self._sampled = remaining, now
+            self._is_measured = True
 
     def active(self) -> Active:
-        """The download as ``decide`` wants it; what is not attached yet cannot be widened, having no rate."""
-        if self.download is None:
-            return Active(self.number, 0, self.connections, 0.0, 0.0, self.registry)
-        connections = max(1, self.download.connections)
-        return Active(self.number, self._remaining, connections, self._rate, self._former_rate, self.registry)
+        """The download as ``decide`` wants it."""
+        connections = max(1, self.download.connections) if self.download is not None else 1
+        former_rate = self._former_rate if self._is_measured else _UNKNOWN
+        return Active(self.number, self._remaining, connections, self._rate, former_rate, self.registry)
 
     def use(self, connections: int) -> None:
         """Give the download more connections, or fewer, and remember how fast it was before it got more."""
         if self.download is not None:
-            if connections > self.download.connections:
-                self._former_rate, self._rate = self._rate, 0.0
-            else:
-                self._former_rate = 0.0  # what it had with more is no measure any longer
+            # What it had with more is no measure any longer.
+            self._former_rate = self._rate if connections > self.download.connections else 0.0
+            self._is_measured = False
             self.download.use(connections)
 
 
@@ -252,12 +271,13 @@ class Scheduler:
     """Turns for downloads, given as ``decide`` says."""
 
     def __init__(self, limits: SchedulerLimits | None = None) -> None:
-        self._limits = limits or SchedulerLimits()
+        self.limits = limits or SchedulerLimits()
         self._queued: dict[int, tuple[Queued, Turn]] = {}
         self._active: dict[int, Turn] = {}
         self._windows: dict[str, Window] = {}
         self._arrived = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = float("inf")
 
     @asynccontextmanager
     async def turn(self, size: int, registry: str = "") -> AsyncIterator[Turn]:
@@ -266,7 +286,7 @@ class Scheduler:
         number = self._arrived
         turn = Turn(number, registry, self)
         self._queued[number] = Queued(number, size, registry), turn
-        self._windows.setdefault(registry, Window(self._limits.congestion.first))
+        self._windows.setdefault(registry, Window(self.limits.congestion.first))
         # Those that arrive in the same round of the loop are compared with each other, not served as they come.
         asyncio.get_running_loop().call_soon(self._go_on)
         try:
@@ -281,45 +301,47 @@ class Scheduler:
         """A connection to ``registry`` failed; if that may pass, it is one of too many, perhaps."""
         if error.temporary:
             now = asyncio.get_running_loop().time()
-            window = self._windows[registry].after_failure(now, error.retry_after, self._limits.congestion)
+            window = self._windows[registry].after_failure(now, error.retry_after, self.limits.congestion)
             self._windows[registry] = window
 
     def _go_on(self) -> None:
         queued = [item for item, _ in self._queued.values()]
         active = [turn.active() for turn in self._active.values()]
         windows = {registry: window.connections for registry, window in self._windows.items()}
-        for action in decide(queued, active, self._limits, windows):
+        for action in decide(queued, active, self.limits, windows):
             if isinstance(action, Start):
                 _, turn = self._queued.pop(action.number)
                 self._active[action.number] = turn
-                turn.connections = action.connections
                 turn.begins.set()
             else:
                 self._active[action.number].use(action.connections)
-        self._arm()
+        self.arm()
 
-    def _arm(self) -> None:
-        """Look again in a while, if there is anything to look at."""
-        if not self._active and self._timer is not None:
+    def arm(self) -> None:
+        """Look again when the first of the downloads is due, if there is any."""
+        due = min((turn.due for turn in self._active.values()), default=float("inf"))
+        if due == self._due:
+            return
+        if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        elif self._active and self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._limits.sample_seconds, self._sample)
+        self._due, self._timer = due, None
+        if due < float("inf"):
+            self._timer = asyncio.get_running_loop().call_at(due, self._sample)
 
     def _sample(self) -> None:
-        self._timer = None
+        self._timer, self._due = None, float("inf")
         now = asyncio.get_running_loop().time()
         used: Counter[str] = Counter()
         rates: Counter[str] = Counter()
         for turn in self._active.values():
-            turn.sample(now)
+            if turn.due <= now:
+                turn.sample(now)
             seen = turn.active()
             used[turn.registry] += seen.connections
             rates[turn.registry] += int(seen.rate)
         for registry, connections in used.items():
             window = self._windows[registry]
-            window = window.after_sample(connections, rates[registry], now, self._limits.congestion)
+            window = window.after_sample(connections, rates[registry], now, self.limits.congestion)
             self._windows[registry] = window
         self._go_on()
 

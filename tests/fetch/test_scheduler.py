@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 
 import pytest
 
@@ -15,6 +16,7 @@ LIMITS = SchedulerLimits(
     parallel_downloads=3,
     connections=10,
     connections_per_blob=6,
+    first_connections=1,
     worthwhile_seconds=1.0,
     worthwhile_bytes=4 * MIB,
     growth=1.2,
@@ -81,6 +83,12 @@ def test_nobody_gets_more_where_it_is_fast_enough(rates: list[float], widens: bo
     assert bool(decide([], running, LIMITS)) is widens
 
 
+def test_nobody_gets_more_than_makes_it_fast_enough() -> None:
+    running = [active(0, 1000 * MIB, 4, 40.0 * MIB), active(1, 900 * MIB, 2, 15.0 * MIB)]
+    assert decide([], running, LIMITS) == (Use(0, 5),)
+    assert decide([], running, dataclasses.replace(LIMITS, enough_rate=78.0 * MIB)) == (Use(0, 6), Use(1, 3))
+
+
 def test_the_one_with_the_most_left_gets_more_first() -> None:
     limits = dataclasses.replace(LIMITS, connections=4)
     running = [active(0, 50 * MIB), active(1, 90 * MIB), active(2, 70 * MIB)]
@@ -88,22 +96,33 @@ def test_the_one_with_the_most_left_gets_more_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "window", "expected"),
+    ("items", "window", "expected"),
     [
-        ([100], 8, [4]),
-        ([15], 8, [3]),
-        ([3], 8, [1]),
-        ([100], 2, [2]),
-        ([100, 90, 80], 6, [4, 1, 1]),
-        ([100, 90, 80], 2, [1, 1]),
-        ([100, 90, 80, 70], 8, [1, 1, 1]),  # somebody waits
+        ([active()], 8, [4]),
+        ([active(rate=0.0)], 8, [4]),  # nothing has come yet
+        ([active(former_rate=math.inf)], 8, [1]),  # nobody has looked yet
+        ([active(rate=64.0 * MIB)], 8, [1]),  # fast enough
+        ([active(rate=30.0 * MIB)], 8, [3]),  # so many make it fast enough
+        ([active(connections=3, rate=60.0 * MIB, former_rate=30.0 * MIB)], 8, [4]),
+        ([active(remaining=30 * MIB, rate=31.0 * MIB)], 8, [1]),  # here in a moment
+        ([active(remaining=15 * MIB)], 8, [3]),
+        ([active(remaining=3 * MIB, rate=0.0)], 8, [1]),
+        ([active()], 2, [2]),
+        ([active(connections=2)], 8, [4]),
+        ([active(0), active(1, 99 * MIB)], 6, [4, 2]),
+        ([active(0, former_rate=math.inf), active(1, 99 * MIB)], 6, [1, 4]),
     ],
 )
-def test_a_large_one_starts_with_several_if_nobody_waits(sizes: list[int], window: int, expected: list[int]) -> None:
-    queued = [Queued(number, size * MIB, "r") for number, size in enumerate(sizes)]
+def test_a_large_one_soon_has_several(items: list[Active], window: int, expected: list[int]) -> None:
     limits = dataclasses.replace(LIMITS, first_connections=4)
-    actions = decide(queued, [], limits, {"r": window})
-    assert actions == tuple(Start(number, connections) for number, connections in enumerate(expected))
+    actions = decide([], items, limits, {"": window})
+    wanted = {action.number: action.connections for action in actions if isinstance(action, Use)}
+    assert [wanted.get(item.number, item.connections) for item in items] == expected
+
+
+def test_each_starts_with_one() -> None:
+    limits = dataclasses.replace(LIMITS, first_connections=4)
+    assert decide([Queued(0, 100 * MIB), Queued(1, MIB)], [], limits) == (Start(0), Start(1))
 
 
 def test_what_a_registry_bears_is_its_own_affair() -> None:
@@ -179,7 +198,9 @@ class Recorded:
 
 
 async def test_downloads_are_sampled_and_widened() -> None:
-    eager = dataclasses.replace(LIMITS, worthwhile_seconds=0.0, growth=0.0, enough_rate=1e30, sample_seconds=0.0)
+    eager = dataclasses.replace(
+        LIMITS, worthwhile_seconds=0.0, growth=0.0, enough_rate=1e30, first_seconds=0.0, sample_seconds=0.0
+    )
     scheduler, download = Scheduler(eager), Recorded()
     async with scheduler.turn(1000):
         pass
@@ -192,6 +213,34 @@ async def test_downloads_are_sampled_and_widened() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
     assert download.left == left
+
+
+async def test_nothing_is_widened_before_it_was_looked_at() -> None:
+    patient = dataclasses.replace(LIMITS, first_connections=4, first_seconds=1e6)
+    scheduler, download = Scheduler(patient), Recorded()
+    async with scheduler.turn(1000) as turn:
+        turn.attach(download)
+        async with scheduler.turn(1000):
+            await asyncio.sleep(0)
+    assert not download.widths
+
+
+async def test_each_is_looked_at_when_it_is_due() -> None:
+    limits = dataclasses.replace(
+        LIMITS, worthwhile_seconds=0.0, enough_rate=1e30, first_connections=4, first_seconds=0.0, sample_seconds=1e6
+    )
+    scheduler, former, fresh = Scheduler(limits), Recorded(), Recorded()
+    async with scheduler.turn(1000) as one:
+        one.attach(former)
+        while not former.widths:
+            await asyncio.sleep(0)
+        async with scheduler.turn(1000) as other:
+            other.attach(fresh)
+            left = former.left
+            while not fresh.widths:
+                await asyncio.sleep(0)
+            assert former.left == left
+    assert (former.widths, fresh.widths) == ([4], [4])
 
 
 async def test_turns_are_given_back_whatever_happens() -> None:
