@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncpull.store.store import Store
-from tests.store.made import commit_image
+from tests.store.archived import put_archives
 from tests.support.command import PROJECT, Command, Ended
+from tests.support.tars import file, tar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ async def command(tmp_path: Path) -> Command:
     """A command on a store that has an image."""
     command = Command(tmp_path)
     async with Store.open(root=command.root, run_root=command.run_root) as store:
-        await commit_image(store, OLD, {"f": b"contents"})
+        await put_archives(store, [tar([file("f", b"contents")])], OLD)
     return command
 
 
@@ -97,3 +98,16 @@ def test_whatever_fails_is_an_error_of_the_store(
                     wrong.append((what, ended.err))
     assert "\n".join(map(": ".join, wrong)) == ""
     assert count > calls
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace")
+def test_a_check_says_what_it_cannot_read(command: Command) -> None:
+    (tree,) = (path for path in (command.root / "overlay").iterdir() if len(path.name) == 64)
+    count = 0
+    for what, ended in failures(command, tree, "check"):
+        count += 1
+        if ended.code:
+            assert "internal error" not in ended.err, what
+            assert _CLEAR.search(ended.err + ended.out), what
+    assert count > 2
+    assert command("check").code == 0

@@ -23,6 +23,7 @@ from asyncpull.store.check.contents import Compared, compare_tree
 from asyncpull.store.check.expected import expected_tree
 from asyncpull.store.check.findings import Damage, Finding, Remedy, Subject
 from asyncpull.store.check.mend import mend_tree
+from asyncpull.store.files import disk_errors
 from asyncpull.waiting import finish
 
 if TYPE_CHECKING:
@@ -56,10 +57,12 @@ async def check_contents(
     reader = _LayerReader(sections, inventory, compared, stop)
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="check") as threads:
         if sections.driver.is_layered:
-            found = await _in_threads(threads, stop, [partial(reader.inspect, layer) for layer in layers])
+            found = await _in_threads(sections, threads, stop, [partial(reader.inspect, layer) for layer in layers])
         else:
-            found = await _in_threads(threads, stop, [partial(reader.remember, layer) for layer in layers])
-            found += await _in_threads(threads, stop, [partial(reader.compare_whole, layer) for layer in layers])
+            found = await _in_threads(sections, threads, stop, [partial(reader.remember, layer) for layer in layers])
+            found += await _in_threads(
+                sections, threads, stop, [partial(reader.compare_whole, layer) for layer in layers]
+            )
     return [finding for findings in found for finding in findings]
 
 
@@ -78,11 +81,11 @@ async def mend_contents(sections: Sections, inventory: Inventory, compared: Comp
             _log.warning("a layer is not mended while it is mounted", layer=layer.id)
     layers = [layer for layer in wanted if layer.id not in busy]
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mend") as threads:
-        await _in_threads(threads, stop, [partial(reader.mend, layer) for layer in layers])
+        await _in_threads(sections, threads, stop, [partial(reader.mend, layer) for layer in layers])
 
 
-async def _in_threads(threads: Executor, stop: Event, jobs: Iterable[Callable[[], T]]) -> list[T]:
-    """Run all jobs to their end, which ``stop`` brings nearer. Raises the first failure."""
+async def _in_threads(sections: Sections, threads: Executor, stop: Event, jobs: Iterable[Callable[[], T]]) -> list[T]:
+    """Run all jobs to their end, which ``stop`` brings nearer. Raises the first failure, as ``Sections.work`` does."""
     loop = asyncio.get_running_loop()
     futures = [loop.run_in_executor(threads, job) for job in jobs]
     outcomes = asyncio.gather(*futures, return_exceptions=True)
@@ -91,7 +94,8 @@ async def _in_threads(threads: Executor, stop: Event, jobs: Iterable[Callable[[]
     except asyncio.CancelledError:
         outcomes.exception()
         raise
-    return [future.result() for future in futures]
+    with disk_errors(sections.layers.directory):
+        return [future.result() for future in futures]
 
 
 class _StoppedError(Exception):
