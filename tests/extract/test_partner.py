@@ -24,6 +24,7 @@ from asyncpull.extract.pool import BlobFront, WorkerPool
 from asyncpull.extract.protocol import Extracted
 from asyncpull.layer.ceilings import Ceilings
 from tests.extract.test_pool import Layer, children, tar, within, workers, workers_are
+from tests.support.pulls import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,15 +180,26 @@ async def test_a_cancellation_leaves_neither(layer: Layer, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("which", [min, max])
-async def test_when_one_dies_the_other_goes_too(layer: Layer, tmp_path: Path, which: Callable[[set[int]], int]) -> None:
+async def test_when_one_dies_the_other_is_done_too(
+    layer: Layer, tmp_path: Path, which: Callable[[set[int]], int]
+) -> None:
+    """The other is ended with it, or has heard of it first and ended its job: then it is there for the next one."""
+    other = Layer(tmp_path / "other", STREAM, BLOB)
     async with WorkerPool(within(tmp_path), cores=2) as pool:
         task = asyncio.create_task(apply(pool, layer, len(layer.blob) // 2))
         await begun(layer)
-        os.kill(which(workers()), signal.SIGKILL)
+        killed = which(workers())
+        os.kill(killed, signal.SIGKILL)
         with pytest.raises(WorkerError, match="died"):
             await asyncio.wait_for(task, 20)
-        await workers_are(set())
+        assert isinstance(await apply(pool, other), Extracted)
         assert len(children(os.getpid())) == 1
+        assert killed not in workers()
+        async with asyncio.timeout(PATIENCE):
+            while len(workers()) != 2:  # one that was ended vanishes a moment later
+                await asyncio.sleep(0.005)
+    await workers_are(set())
+    os.close(other.fd)
 
 
 async def test_nobody_waits_for_the_one_who_is_stopped(layer: Layer, tmp_path: Path) -> None:
