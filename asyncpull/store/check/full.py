@@ -55,21 +55,20 @@ async def check_contents(
     layers.sort(key=lambda layer: layer.diff_size, reverse=True)
     stop = Event()
     reader = _LayerReader(sections, inventory, compared, stop)
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="check") as threads:
+    threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="check")
+    with disk_errors(sections.layers.directory), threads:
         if sections.driver.is_layered:
-            found = await _in_threads(sections, threads, stop, [partial(reader.inspect, layer) for layer in layers])
+            found = await _in_threads(threads, stop, [partial(reader.inspect, layer) for layer in layers])
         else:
-            found = await _in_threads(sections, threads, stop, [partial(reader.remember, layer) for layer in layers])
-            found += await _in_threads(
-                sections, threads, stop, [partial(reader.compare_whole, layer) for layer in layers]
-            )
+            found = await _in_threads(threads, stop, [partial(reader.remember, layer) for layer in layers])
+            found += await _in_threads(threads, stop, [partial(reader.compare_whole, layer) for layer in layers])
     return [finding for findings in found for finding in findings]
 
 
 async def mend_contents(sections: Sections, inventory: Inventory, compared: Compared, layer_ids: Iterable[str]) -> None:
     """Make the trees of these layers again what their archives say, as far as that can be; no lock is held.
 
-    Layers that are mounted, or below a mounted one, are left as they are.
+    Layers that are mounted, or below a mounted one, are left as they are. Raises StoreError where a file system fails.
     """
     mounted = {each.layer for each in inventory.mounts if kernel.is_mount_point(each.path)}
     busy = {below.id for each in mounted for below in inventory.chain(each)}
@@ -80,12 +79,13 @@ async def mend_contents(sections: Sections, inventory: Inventory, compared: Comp
         if layer.id in busy:
             _log.warning("a layer is not mended while it is mounted", layer=layer.id)
     layers = [layer for layer in wanted if layer.id not in busy]
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mend") as threads:
-        await _in_threads(sections, threads, stop, [partial(reader.mend, layer) for layer in layers])
+    threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mend")
+    with disk_errors(sections.layers.directory), threads:
+        await _in_threads(threads, stop, [partial(reader.mend, layer) for layer in layers])
 
 
-async def _in_threads(sections: Sections, threads: Executor, stop: Event, jobs: Iterable[Callable[[], T]]) -> list[T]:
-    """Run all jobs to their end, which ``stop`` brings nearer. Raises the first failure, as ``Sections.work`` does."""
+async def _in_threads(threads: Executor, stop: Event, jobs: Iterable[Callable[[], T]]) -> list[T]:
+    """Run all jobs to their end, which ``stop`` brings nearer. Raises the first failure."""
     loop = asyncio.get_running_loop()
     futures = [loop.run_in_executor(threads, job) for job in jobs]
     outcomes = asyncio.gather(*futures, return_exceptions=True)
@@ -94,8 +94,7 @@ async def _in_threads(sections: Sections, threads: Executor, stop: Event, jobs: 
     except asyncio.CancelledError:
         outcomes.exception()
         raise
-    with disk_errors(sections.layers.directory):
-        return [future.result() for future in futures]
+    return [future.result() for future in futures]
 
 
 class _StoppedError(Exception):
