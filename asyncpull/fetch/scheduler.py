@@ -152,16 +152,12 @@ class _Room:
         self._most, self._windows = limits.most_connections, windows
         self._used: Counter[str] = Counter()
 
-    def left(self, registry: str, count: int) -> int:
-        """How many of ``count`` there is room for."""
+    def take(self, registry: str, count: int) -> int:
+        """Use ``count``, or as many as there is room for; what is in use already is taken first."""
         free = self._most - self._used.total()
         if registry in self._windows:
             free = min(free, self._windows[registry] - self._used[registry])
-        return max(0, min(count, free))
-
-    def take(self, registry: str, count: int) -> int:
-        """Use ``count``, or as many as there is room for; what is in use already is taken first."""
-        taken = self.left(registry, count)
+        taken = max(0, min(count, free))
         self._used[registry] += taken
         return taken
 
@@ -215,7 +211,7 @@ class Download(Protocol):
 
 @dataclass(slots=True)
 class Turn:
-    """The turn of one download, to begin over one connection. Once it is attached, it may be given more, or fewer.
+    """The turn of one download, which begins over one connection. Once attached, it may be given more, or fewer.
 
     ``due`` is when it is to be looked at next, on the clock of the loop.
     """
@@ -223,7 +219,7 @@ class Turn:
     number: int
     registry: str
     scheduler: Scheduler
-    due: float = float("inf")
+    due: float = _UNKNOWN
     begins: asyncio.Event = field(default_factory=asyncio.Event)
     download: Download | None = None
     _remaining: int = 0
@@ -277,7 +273,6 @@ class Scheduler:
         self._windows: dict[str, Window] = {}
         self._arrived = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._due = float("inf")
 
     @asynccontextmanager
     async def turn(self, size: int, registry: str = "") -> AsyncIterator[Turn]:
@@ -319,17 +314,15 @@ class Scheduler:
 
     def arm(self) -> None:
         """Look again when the first of the downloads is due, if there is any."""
-        due = min((turn.due for turn in self._active.values()), default=float("inf"))
-        if due == self._due:
-            return
         if self._timer is not None:
             self._timer.cancel()
-        self._due, self._timer = due, None
-        if due < float("inf"):
+            self._timer = None
+        due = min((turn.due for turn in self._active.values()), default=_UNKNOWN)
+        if due < _UNKNOWN:
             self._timer = asyncio.get_running_loop().call_at(due, self._sample)
 
     def _sample(self) -> None:
-        self._timer, self._due = None, float("inf")
+        self._timer = None
         now = asyncio.get_running_loop().time()
         used: Counter[str] = Counter()
         rates: Counter[str] = Counter()
