@@ -2,10 +2,10 @@
 
 The largest blob goes first, because the longest download then starts earliest and the small ones fill the gaps. Each
 starts with one connection, since more of them cost the registry and us where one is as fast as layers are extracted. A
-moment later, if nobody waits, a large one of which too little has come gets several; those that will take a while yet
-are given more, twice as many each time, as long as that makes them faster: where the limit is the line and not the
-connection, more are found to be no better and it stays at that. What one registry bears altogether is the window of
-congestion.py.
+moment after it has begun to come, if nobody waits, a large one of which too little has come gets several; those that
+will take a while yet are given more, twice as many each time, as long as that makes them faster: where the limit is the
+line and not the connection, more are found to be no better and it stays at that. Where this process has no time left
+(load.py), none gets more. What one registry bears altogether is the window of congestion.py.
 
 ``decide`` is the whole policy, over plain values; Scheduler only samples and waits around it.
 """
@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from asyncpull.dataclass import dataclass
 from asyncpull.fetch.congestion import CongestionLimits, Window
+from asyncpull.fetch.load import Load
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from asyncpull.errors import SourceError
 
@@ -37,12 +38,12 @@ class SchedulerLimits:
 
     ``parallel_downloads`` blobs are on their way at once; 6, as containers/image has it. All of them together have at
     most ``connections``, if that is more, one at most ``connections_per_blob``, and those of one registry what its
-    ``congestion`` window has. One is given ``first_connections`` when it has been on its way for ``first_seconds``, and
+    ``congestion`` window has. One is given ``first_connections`` when some of it has come within ``first_seconds``, and
     more when it has become ``growth`` times as fast by those that it was given last: if nobody waits, if it has another
     ``worthwhile_seconds`` to go at its present rate, and ``worthwhile_bytes`` to do for each. None is given more than
     it takes, if each brings the same, for all together to receive ``enough_rate`` bytes a second: that is as fast as
     layers are extracted, and on one machine more connections only cost time then. ``sample_seconds`` is how often this
-    is looked at.
+    is looked at, and how long one of which nothing comes is waited for before it gets the first ones all the same.
     """
 
     parallel_downloads: int = 6
@@ -115,10 +116,13 @@ def decide(
     active: Sequence[Active],
     limits: SchedulerLimits,
     windows: Mapping[str, int] | None = None,
+    *,
+    is_busy: bool = False,
 ) -> tuple[Start | Use, ...]:
     """What to do now; ``windows`` is how many connections each registry bears, all that are allowed if it is not there.
 
-    A window that is all used by wide downloads keeps nobody from starting: those become narrower.
+    A window that is all used by wide downloads keeps nobody from starting: those become narrower. ``is_busy`` tells
+    that whoever receives has no time left.
     """
     windows = windows or {}
     blobs = Counter(item.registry for item in active)
@@ -131,7 +135,7 @@ def decide(
     wanted = {item.number: item.connections for item in active}
     _narrow(wanted, active, begun, limits, windows)
     lacking = limits.enough_rate - sum(item.rate for item in active)
-    if len(begun) == len(queued) and lacking > 0:
+    if len(begun) == len(queued) and lacking > 0 and not is_busy:
         room = _Room(limits, windows)
         used = [(item.registry, wanted[item.number]) for item in active] + [(item.registry, 1) for item in begun]
         for registry, connections in used:
@@ -223,6 +227,7 @@ class Turn:
     begins: asyncio.Event = field(default_factory=asyncio.Event)
     download: Download | None = None
     _remaining: int = 0
+    _attached: float = 0.0
     _sampled: float = 0.0
     _rate: float = 0.0
     _former_rate: float = 0.0
@@ -231,7 +236,8 @@ class Turn:
     def attach(self, download: Download) -> None:
         """Let ``download`` be sampled, and widened."""
         self.download = download
-        self._remaining, self._sampled = download.remaining, asyncio.get_running_loop().time()
+        self._attached = self._sampled = asyncio.get_running_loop().time()
+        self._remaining = download.remaining
         self.due = self._sampled + self.scheduler.limits.first_seconds
         self.scheduler.arm()
 
@@ -240,13 +246,19 @@ class Turn:
         self.scheduler.failed(self.registry, error)
 
     def sample(self, now: float) -> None:
-        """Measure the rate since the last time."""
-        self.due = now + self.scheduler.limits.sample_seconds
-        if self.download is not None and now > self._sampled:
-            remaining = self.download.remaining
-            self._rate = (self._remaining - remaining) / (now - self._sampled)
-            self._remaining, self._sampled = remaining, now
-            self._is_measured = True
+        """Measure the rate since the last time; of one of which nothing has come yet, only after a while."""
+        limits = self.scheduler.limits
+        self.due = now + limits.sample_seconds
+        if self.download is None or now <= self._sampled:
+            return
+        received = self._remaining - self.download.remaining
+        elapsed, self._sampled = now - self._sampled, now
+        if not received and now < self._attached + limits.sample_seconds:
+            self.due = now + limits.first_seconds
+            return
+        self._rate = received / elapsed
+        self._remaining -= received
+        self._is_measured = True
 
     def active(self) -> Active:
         """The download as ``decide`` wants it."""
@@ -266,8 +278,11 @@ class Turn:
 class Scheduler:
     """Turns for downloads, given as ``decide`` says."""
 
-    def __init__(self, limits: SchedulerLimits | None = None) -> None:
+    def __init__(self, limits: SchedulerLimits | None = None, is_busy: Callable[[], bool] | None = None) -> None:
+        """``is_busy`` tells whether whoever receives has no time left; without it, the event loop's load does."""
         self.limits = limits or SchedulerLimits()
+        self._is_busy = is_busy or Load().is_full
+        self._was_busy = False
         self._queued: dict[int, tuple[Queued, Turn]] = {}
         self._active: dict[int, Turn] = {}
         self._windows: dict[str, Window] = {}
@@ -303,7 +318,7 @@ class Scheduler:
         queued = [item for item, _ in self._queued.values()]
         active = [turn.active() for turn in self._active.values()]
         windows = {registry: window.connections for registry, window in self._windows.items()}
-        for action in decide(queued, active, self.limits, windows):
+        for action in decide(queued, active, self.limits, windows, is_busy=self._was_busy):
             if isinstance(action, Start):
                 _, turn = self._queued.pop(action.number)
                 self._active[action.number] = turn
@@ -323,6 +338,7 @@ class Scheduler:
 
     def _sample(self) -> None:
         self._timer = None
+        self._was_busy = self._is_busy()
         now = asyncio.get_running_loop().time()
         used: Counter[str] = Counter()
         rates: Counter[str] = Counter()

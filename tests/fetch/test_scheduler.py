@@ -83,6 +83,12 @@ def test_nobody_gets_more_where_it_is_fast_enough(rates: list[float], widens: bo
     assert bool(decide([], running, LIMITS)) is widens
 
 
+def test_nobody_gets_more_where_no_time_is_left() -> None:
+    assert decide((), (active(),), LIMITS) == (Use(0, 2),)
+    assert decide((), (active(),), LIMITS, is_busy=True) == ()
+    assert decide((Queued(1, 10),), (active(),), LIMITS, is_busy=True) == (Start(1),)
+
+
 def test_nobody_gets_more_than_makes_it_fast_enough() -> None:
     running = [active(0, 1000 * MIB, 4, 40.0 * MIB), active(1, 900 * MIB, 2, 15.0 * MIB)]
     assert decide([], running, LIMITS) == (Use(0, 5),)
@@ -177,16 +183,22 @@ async def test_failures_make_the_window_of_a_registry_smaller() -> None:
     waiting.cancel()
 
 
-class Recorded:
-    """A download that another 10 MiB arrive of whenever it is looked at."""
+def never_busy() -> bool:
+    return False
 
-    def __init__(self) -> None:
-        self.left = 1000 * MIB
+
+class Recorded:
+    """A download of which another ``step`` bytes arrive whenever it is looked at."""
+
+    def __init__(self, step: int = 10 * MIB) -> None:
+        self.left, self._step = 1000 * MIB, step
         self.widths: list[int] = []
+        self.looks = 0
 
     @property
     def remaining(self) -> int:
-        self.left -= 10 * MIB
+        self.looks += 1
+        self.left -= self._step
         return self.left
 
     @property
@@ -201,7 +213,7 @@ async def test_downloads_are_sampled_and_widened() -> None:
     eager = dataclasses.replace(
         LIMITS, worthwhile_seconds=0.0, growth=0.0, enough_rate=1e30, first_seconds=0.0, sample_seconds=0.0
     )
-    scheduler, download = Scheduler(eager), Recorded()
+    scheduler, download = Scheduler(eager, never_busy), Recorded()
     async with scheduler.turn(1000):
         pass
     async with scheduler.turn(1000) as turn:
@@ -217,7 +229,7 @@ async def test_downloads_are_sampled_and_widened() -> None:
 
 async def test_nothing_is_widened_before_it_was_looked_at() -> None:
     patient = dataclasses.replace(LIMITS, first_connections=4, first_seconds=1e6)
-    scheduler, download = Scheduler(patient), Recorded()
+    scheduler, download = Scheduler(patient, never_busy), Recorded()
     async with scheduler.turn(1000) as turn:
         turn.attach(download)
         async with scheduler.turn(1000):
@@ -225,11 +237,50 @@ async def test_nothing_is_widened_before_it_was_looked_at() -> None:
     assert not download.widths
 
 
+async def test_one_that_has_not_begun_is_waited_for() -> None:
+    limits = dataclasses.replace(
+        LIMITS, worthwhile_seconds=0.0, enough_rate=1e30, first_connections=4, first_seconds=0.001, sample_seconds=1e6
+    )
+    scheduler, download = Scheduler(limits, never_busy), Recorded(0)
+    async with scheduler.turn(1000) as turn:
+        turn.attach(download)
+        while download.looks < 5:
+            await asyncio.sleep(0)
+        assert not download.widths
+        download.left -= MIB
+        while not download.widths:
+            await asyncio.sleep(0)
+    assert download.widths == [4]
+
+
+async def test_one_of_which_nothing_comes_gets_more_all_the_same() -> None:
+    limits = dataclasses.replace(LIMITS, first_connections=4, first_seconds=0.001, sample_seconds=0.02)
+    scheduler, download = Scheduler(limits, never_busy), Recorded(0)
+    async with scheduler.turn(1000) as turn:
+        turn.attach(download)
+        while not download.widths:
+            await asyncio.sleep(0)
+    assert download.widths == [4]
+
+
+async def test_who_is_busy_opens_no_more_connections() -> None:
+    answers = iter([True, True])
+    eager = dataclasses.replace(
+        LIMITS, worthwhile_seconds=0.0, growth=0.0, enough_rate=1e30, first_seconds=0.0, sample_seconds=0.0
+    )
+    scheduler, download = Scheduler(eager, lambda: next(answers, False)), Recorded()
+    async with scheduler.turn(1000) as turn:
+        turn.attach(download)
+        while not download.widths:
+            await asyncio.sleep(0)
+    assert download.looks == 4  # as it was attached, twice while there was no time, and then
+
+
 async def test_each_is_looked_at_when_it_is_due() -> None:
     limits = dataclasses.replace(
         LIMITS, worthwhile_seconds=0.0, enough_rate=1e30, first_connections=4, first_seconds=0.0, sample_seconds=1e6
     )
-    scheduler, former, fresh = Scheduler(limits), Recorded(), Recorded()
+    scheduler, former, fresh = Scheduler(limits, never_busy), Recorded(), Recorded()
     async with scheduler.turn(1000) as one:
         one.attach(former)
         while not former.widths:

@@ -1,0 +1,35 @@
+"""How much a thread has to do, by what the kernel counts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from asyncpull.fetch.load import Load, busy_seconds
+
+if not Path("/proc/thread-self/schedstat").exists():
+    pytest.skip("this kernel does not count what threads wait for", allow_module_level=True)
+
+
+def test_work_counts_and_sleep_does_not() -> None:
+    before = busy_seconds()
+    while time.thread_time() < 0.05 or busy_seconds() - before < 0.02:
+        pass
+    worked = busy_seconds()
+    time.sleep(0.2)
+    assert worked - before >= 0.02
+    assert busy_seconds() - worked < 0.2
+
+
+def test_full_while_there_is_no_end_of_work() -> None:
+    load = Load()
+    assert not load.is_full()
+    until = time.monotonic() + 10
+    while not load.is_full():
+        assert time.monotonic() < until
+    assert load.is_full()  # too soon for another answer
+    while load.is_full():
+        assert time.monotonic() < until
+        time.sleep(0.1)
