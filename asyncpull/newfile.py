@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -110,7 +109,7 @@ class NewFile:
         os.link(f"/proc/self/fd/{self.fd}", path.name, dst_dir_fd=directory, follow_symlinks=True)
 
     def _hidden_name(self) -> Path:
-        return self.path.with_name(f".{self.path.name}{_MARK}{secrets.token_hex(8)}")
+        return self.path.with_name(f".{self.path.name}{_MARK}{os.urandom(8).hex()}")
 
     def _open_hidden(self) -> int:
         prefix = f".{self.path.name}{_MARK}"

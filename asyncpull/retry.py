@@ -10,7 +10,7 @@ from its upper half, so that many clients do not come back in one wave. A source
 from __future__ import annotations
 
 import asyncio
-import random
+import os
 from dataclasses import field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,12 +39,16 @@ class RetryPolicy:
     fixed_seconds: float | None = None
 
 
+def _draw() -> float:
+    return int.from_bytes(os.urandom(6)) / (1 << 48)
+
+
 @dataclass(slots=True)
 class RetryBudget:
     """The failures of one blob or document so far; ``draw`` gives a number in [0, 1) per failure."""
 
     policy: RetryPolicy
-    draw: Callable[[], float] = random.random
+    draw: Callable[[], float] = _draw
     failures: int = field(default=0, init=False)
     _progress: int = field(default=0, init=False)
 

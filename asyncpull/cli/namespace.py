@@ -21,7 +21,6 @@ import errno
 import os
 import pwd
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,10 +95,12 @@ def _enter(command: Sequence[str]) -> NoReturn:
 
 
 def _unshare_and_map(uid: int, gid: int) -> None:
+    from shutil import which  # here, for it brings three compressions along
+
     names = _names_of(uid)
     grants = [granted_ranges(_read(Path(file)), names) for file in ("/etc/subuid", "/etc/subgid")]
     helper = None
-    if all(grants) and shutil.which("newuidmap") and shutil.which("newgidmap"):
+    if all(grants) and which("newuidmap") and which("newgidmap"):
         helper = _start_helper(uid, gid, *grants)
     try:
         _unshare()

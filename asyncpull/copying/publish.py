@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import tempfile
 from contextlib import suppress
 from itertools import takewhile
@@ -128,7 +127,7 @@ class RegistrySink:
         there = parse_listed(listed)
         for signature in signatures:
             if signature not in there:
-                name = f"{manifest}@{secrets.token_hex(16)}"
+                name = f"{manifest}@{os.urandom(16).hex()}"
                 await self._client.list_signature(self._reference, manifest, name, signature.message)
 
     async def forget_signatures(self, manifest: Digest) -> None:

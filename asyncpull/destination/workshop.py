@@ -18,7 +18,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -71,7 +70,7 @@ class Workshop:
 
     def new(self) -> Path:
         """A path for a file that is not whole yet; what is left there is removed."""
-        return self.path / f"{_NEW}{secrets.token_hex(8)}"
+        return self.path / f"{_NEW}{os.urandom(8).hex()}"
 
     def publish(self, new: Path, target: Path) -> None:
         """Let a file that is whole and on the disk be ``target``, readable for all. Blocks. Raises OSError."""

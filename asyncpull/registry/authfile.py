@@ -13,7 +13,6 @@ import base64
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -128,7 +127,7 @@ def _read(path: Path) -> bytes | None:
 
 def _replace(path: Path, before: bytes | None, document: Document) -> bool:
     """Put ``document`` at ``path`` and on the disk; False, with nothing done, if ``before`` is not there any more."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:

@@ -21,7 +21,6 @@ import asyncio
 import os
 import re
 import selectors
-import shutil
 import subprocess
 import time
 from dataclasses import field
@@ -126,7 +125,9 @@ class CredentialHelper:
             raise ConfigurationError(
                 f"{self.name!r} is no name of a credential helper", "it is what follows docker-credential- in its name"
             )
-        path = shutil.which(self.program, path=self.environ.get("PATH", os.defpath))
+        from shutil import which  # here, for it brings three compressions along
+
+        path = which(self.program, path=self.environ.get("PATH", os.defpath))
         if path is None or not os.path.isabs(path):
             raise ConfigurationError(
                 f"the credential helper {self.program} is not installed",

@@ -8,7 +8,6 @@ short and without control characters: it goes to a terminal, and its author is n
 from __future__ import annotations
 
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import orjson
@@ -115,6 +114,8 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
 
 def parse_date(text: str) -> datetime | None:
     """The moment that a header names (RFC 9110, 5.6.7), with its zone; None where it makes no sense."""
+    from email.utils import parsedate_to_datetime  # for what few answers have, it brings much along
+
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # the latter for numbers beyond those of a C int

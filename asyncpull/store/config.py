@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import tempfile
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -246,7 +245,9 @@ def _run_directory(environ: Mapping[str, str], user: int) -> Path:
     runtime = Path(f"/run/user/{user}")
     if os.access(runtime, os.W_OK):
         return runtime / "containers"
-    return Path(environ.get("TMPDIR") or tempfile.gettempdir()) / f"storage-run-{user}" / "containers"
+    from tempfile import gettempdir  # which brings much along for the few who have neither of these directories
+
+    return Path(environ.get("TMPDIR") or gettempdir()) / f"storage-run-{user}" / "containers"
 
 
 def _expanded(text: str, environ: Mapping[str, str], user: int) -> Path:

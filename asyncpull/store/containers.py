@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -206,10 +205,10 @@ def checked_key(key: str) -> str:
 def container_name(image: ImageRecord | None) -> str:
     """A name nobody else is likely to have: the last word of the image's, and some digits."""
     if image is None:
-        return f"container-{secrets.token_hex(4)}"
+        return f"container-{os.urandom(4).hex()}"
     name = image.names[0] if image.names else image.id[:12]
     word = name.rpartition("/")[2].partition("@")[0].partition(":")[0]
-    return f"{word}-{secrets.token_hex(4)}"
+    return f"{word}-{os.urandom(4).hex()}"
 
 
 def new_container(container_id: str, spec: ContainerSpec, image: ImageRecord | None, layer_id: str) -> Raw:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ def create_container(
         raise TooManyLayersError(
             f"image {image_id or ''} has too many layers for a container; overlay mounts {MAX_LAYERS}"
         )
-    container_id, layer_id = secrets.token_hex(32), secrets.token_hex(32)
+    container_id, layer_id = os.urandom(32).hex(), os.urandom(32).hex()
     owners = {"uidmap": format_raw(spec.mappings.uids), "gidmap": format_raw(spec.mappings.gids)}
     record = new_record(layer_id, parent, names=[f"{spec.names[0]}-layer"], mountlabel=spec.mount_label, **owners)
     addition = Addition(record, staged, has_tar_split=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = 
 
     The directory is not synced: see ``sync_directory``. What a crash leaves is ignored by everybody: see ``sweep``.
     """
-    temporary = path.with_name(f"{TEMPORARY}{path.name}{secrets.randbelow(1 << 32)}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}{int.from_bytes(os.urandom(4))}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -78,7 +77,7 @@ def kept(paths: Iterable[Path]) -> Iterator[None]:
     files are written; what a crash leaves is what ``sweep`` removes. Where even that fails, which is told, they stay
     as they are. Raises OSError.
     """
-    before = {path: path.with_name(f"{TEMPORARY}{path.name}{secrets.randbelow(1 << 32)}") for path in paths}
+    before = {path: path.with_name(f"{TEMPORARY}{path.name}{int.from_bytes(os.urandom(4))}") for path in paths}
     try:
         for path, other in before.items():
             if path.exists():

@@ -11,7 +11,7 @@ and can lock a lease knows that its program is gone, and counts down in its plac
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING
 
 from asyncpull.lockfile import try_lock
@@ -39,7 +39,7 @@ class Lease:
                 if not directory.exists():
                     make_directory(directory, 0o700)
         while True:  # somebody may take a file for abandoned between its making and its locking
-            path = root / f"{layer_id}.{secrets.randbelow(1 << 63)}"
+            path = root / f"{layer_id}.{int.from_bytes(os.urandom(8)) >> 1}"
             lock = try_lock(path)
             if lock is not None:
                 return cls(path, lock)

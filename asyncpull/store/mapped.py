@@ -8,7 +8,6 @@ files are in ``diff1``, below an empty ``diff``, as containers/storage leaves th
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 from typing import TYPE_CHECKING
@@ -159,7 +158,7 @@ def add_copy(every: Everything, image_id: str, copy: MappedCopy) -> LayerRecord:
 def _record(template: Raw, copy: MappedCopy) -> Raw:
     shared = {key: template[key] for key in _SHARED if template.get(key)}
     owners = {"uidmap": format_raw(copy.mappings.uids), "gidmap": format_raw(copy.mappings.gids)}
-    return new_record(secrets.token_hex(32), copy.template.parent) | shared | owners
+    return new_record(os.urandom(32).hex(), copy.template.parent) | shared | owners
 
 
 def _rotate(staged: StagedLayer, mappings: IDMappings, mode: int) -> None:

@@ -25,7 +25,6 @@ from asyncpull.store.driver.opening import open_driver
 from asyncpull.store.exporter import Exporter
 from asyncpull.store.files import disk_errors, make_directory
 from asyncpull.store.images import find_image, own_name
-from asyncpull.store.mapped import top_for
 from asyncpull.store.removal import name_to_untag, remove_container, remove_image, users_of
 from asyncpull.store.sections import Sections
 from asyncpull.store.staging import NewImage, Staging
@@ -271,6 +270,8 @@ class Store(Upkeep, Exporter):
         found = await self.image(image) if isinstance(image, str) else image
         top = found.layer if found else None
         if found and spec.mappings:
+            from asyncpull.store.mapped import top_for  # here, for no pull needs it
+
             async with self.stage() as staging:
                 top = await top_for(self._sections, staging, found, spec.mappings, in_userns=self.config.rootless)
         async with self.stage(for_images=False) as staging:

@@ -18,7 +18,7 @@ Objects staged in a directory are called ``<n>-addition``, objects moved in to b
 from __future__ import annotations
 
 import itertools
-import secrets
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -92,7 +92,7 @@ class TempDir:
 
 def _locked_name(root: Path) -> tuple[str, HeldLock]:
     while True:  # ends with the first name that nobody took for an abandoned one at the very same moment
-        name = str(secrets.randbelow(1 << 63))
+        name = str(int.from_bytes(os.urandom(8)) >> 1)
         lock = try_lock(root / f"{_LOCK}{name}")
         if lock is not None:
             return name, lock

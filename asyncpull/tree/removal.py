@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,7 @@ def _clear(fd: int, top: int, depth: int) -> bool:
                 continue
             if depth == _DEPTH_LIMIT:
                 _make_writable(child)  # moving a directory changes its ".."
-                os.rename(name, f"deep-{secrets.token_hex(8)}", src_dir_fd=fd, dst_dir_fd=top)
+                os.rename(name, f"deep-{os.urandom(8).hex()}", src_dir_fd=fd, dst_dir_fd=top)
                 moved = True
                 continue
             moved |= _clear(child, top, depth + 1)

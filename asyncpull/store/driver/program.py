@@ -11,7 +11,6 @@ A store with a program's marks is used with fuse-overlayfs where no program is c
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from asyncpull.errors import ConfigurationError
@@ -64,7 +63,9 @@ def choose_program(homes: Iterable[Path], configured: str, *, is_writable: bool 
 
 
 def _usual_program(home: Path) -> str:
-    program = shutil.which(_USUAL_PROGRAM)
+    from shutil import which  # here, for it brings three compressions along
+
+    program = which(_USUAL_PROGRAM)
     if program is None:
         raise ConfigurationError(
             f"{home}: this store was written with a FUSE mount program, whose marks the kernel does not know",
