@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from asyncpull.store.views import ContainerRecord, ImageRecord, LayerRecord
 
 
+_GONE = "it is removed all the same; what is left of it on the disk goes with the next change of the store, or by gc"
+
+
 def layers_to_remove(
     image: ImageRecord,
     images: Iterable[ImageRecord],
@@ -92,7 +95,8 @@ def forget(
 ) -> None:
     """Remove what has these IDs, layers with children first; all of it, or if the disk is full nothing.
 
-    Raises NoSpaceError, StoreWriteError, StoreError.
+    Raises NoSpaceError, StoreWriteError, StoreError. Where the disk fails once the records are written, everything is
+    gone as far as anybody can see, and the hint of the error says so.
     """
     with every.containers.kept(), every.images.kept():
         for container in containers:
@@ -100,9 +104,13 @@ def forget(
         for image in images:
             every.images.forget(image)
         every.layers.condemn(layers)
-    for image in images:
-        every.images.delete_data(image)
-    every.layers.remove(layers)
+    try:
+        for image in images:
+            every.images.delete_data(image)
+        every.layers.remove(layers)
+    except StoreError as error:
+        error.hint = f"{_GONE}; {error.hint}" if error.hint else _GONE
+        raise
 
 
 def _require_unmounted(mounts: Mounts, layers: Iterable[str], what: str) -> None:

@@ -111,3 +111,19 @@ def test_a_check_says_what_it_cannot_read(command: Command) -> None:
             assert _CLEAR.search(ended.err + ended.out), what
     assert count > 2
     assert command("check").code == 0
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace")
+@pytest.mark.parametrize(
+    ("place", "call"), [("overlay/tempdirs", "mkdir:error=EIO:when=2"), ("overlay-layers", "fsync:error=EIO:when=2")]
+)
+def test_what_was_removed_stays_removed_and_that_is_said(command: Command, place: str, call: str) -> None:
+    trace, ended = traced(command, command.root / place, ("rmi", OLD), "-e", f"inject={call}")
+    assert "(INJECTED)" in trace
+    assert ended.code == 1
+    assert "Input/output error" in ended.err
+    assert "removed all the same" in ended.err
+    assert command("images", "--json").json() == []
+    assert command("gc").code == 0
+    assert command("check").code == 0
+    assert command("layers", "--json").json() == []
