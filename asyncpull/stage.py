@@ -270,7 +270,7 @@ class LayerStager:
             )
             on_advance = self.tell.position(ExtractAdvanced, str(step.blob.digest), step.blob.size)
             fds = (blob.fd, *self.staging.lock_fds)
-            result = await self.pool.apply(job, fds, front, on_advance, beside=self.plan.bytes_to_fetch)
+            result = await self.pool.apply(job, fds, front, on_advance, beside=self._bytes_left())
             return staged, cast("Extracted", result)
 
         _, result = await run_all((arrival(), extraction()))
@@ -278,6 +278,11 @@ class LayerStager:
         self.tell(VerifyCompleted, digest=digest)
         self.tell(ExtractCompleted, digest=digest, size=extracted.diff_size)
         return staged, extracted
+
+    def _bytes_left(self) -> int:
+        """The size of all blobs whose layers are not done, each counted once."""
+        steps = (step for step in self.plan.having(LayerAction.FETCH) if not self._done[step.id].done())
+        return sum({step.blob.digest: step.blob.size for step in steps}.values())
 
     def _staged_step(
         self, step: LayerStep, staged: StagedLayer, extracted: Extracted, blob: FetchingBlob

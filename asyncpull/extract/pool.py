@@ -67,10 +67,14 @@ def _python_path() -> str:
 
 
 class BlobFront:
-    """How far a blob has arrived, in bytes; set by the download, awaited by whoever feeds the worker."""
+    """How far a blob has arrived, in bytes; set by the download, awaited by whoever feeds the worker.
+
+    ``is_alone`` says that no other layer keeps a core busy.
+    """
 
     def __init__(self, size: int) -> None:
         self.size, self.position = size, 0
+        self.is_alone = False
         self._moved = asyncio.Event()
 
     @property
@@ -89,11 +93,21 @@ class BlobFront:
         while self.position == 0 and self.size:
             await self._moved.wait()
 
-    async def moved(self) -> int:
-        """Wait until the front has moved since the last call, and return where it is."""
-        await self._moved.wait()
+    def leave_alone(self) -> None:
+        """The other layers are done."""
+        if not self.is_alone:
+            self.is_alone = True
+            self._moved.set()
+
+    def now(self) -> Front:
+        """What is to be told to the worker."""
         self._moved.clear()
-        return self.position
+        return Front(self.position, self.is_alone)
+
+    async def moved(self) -> Front:
+        """Wait until there is more to be told than what was last returned, and return that."""
+        await self._moved.wait()
+        return self.now()
 
 
 class Nursery:
@@ -169,7 +183,7 @@ class Worker:
             given.close()
         await loop.sock_sendall(self.sock, rest)
         feeder = None
-        if isinstance(job, ApplyJob) and front is not None and job.front < job.size:
+        if isinstance(job, ApplyJob) and front is not None:
             feeder = loop.create_task(self._feed(front))
         try:
             return await self._result(on_advance)
@@ -182,10 +196,7 @@ class Worker:
     async def _feed(self, front: BlobFront) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            position = await front.moved()
-            await loop.sock_sendall(self.sock, encode(Front(position)))
-            if front.is_complete:
-                return
+            await loop.sock_sendall(self.sock, encode(await front.moved()))
 
     async def _result(self, on_advance: Callable[[int], None]) -> object:
         while data := await self._receive():
@@ -314,10 +325,14 @@ class WorkerPool:
 
         That is a layer which is more than its core's share of all there is to do: of the ``beside`` bytes of blobs
         that are to be applied with it, this one counted, or of what the pool knows of. One worker at least is left to
-        others, for the blob may be long in coming.
+        others, for the blob may be long in coming. The worker of such a layer has threads to help it, that of any other
+        as soon as there are fewer layers than cores.
         """
         share = max(beside, self._bytes_at_hand + job.size) / self._cores
-        if job.size <= share or len(self._running) + 2 > self._limit - 1:
+        if job.size <= share:
+            return await self.run(job, fds, front, on_advance)
+        front.leave_alone()
+        if len(self._running) + 2 > self._limit - 1:
             return await self.run(job, fds, front, on_advance)
         try:
             memory = open_memory()
@@ -366,7 +381,8 @@ class WorkerPool:
         """Do ``job`` in ``worker``, which is free again after that, or gone; ``given`` as for ``Worker.do``."""
         try:
             if isinstance(job, ApplyJob) and front is not None:
-                job = replace(job, front=front.position)
+                now = front.now()
+                job = replace(job, front=now.position, is_alone=now.is_alone)
             result = await worker.do(job, fds, front, on_advance, given)
         except BaseException:
             try:
@@ -408,7 +424,7 @@ class WorkerPool:
         self._begin_waiting()
 
     def _begin_waiting(self) -> None:
-        """Give workers to jobs that wait, the most urgent first, as long as there is room."""
+        """Give workers to jobs that wait, the most urgent first, as long as there is room; who is left is told so."""
         while self._turns and self._has_room(len(self._turns)):
             turn = max(self._turns, key=lambda turn: turn.urgency)
             self._turns.remove(turn)
@@ -418,6 +434,10 @@ class WorkerPool:
                 turn.worker.set_result(self._take(turn.front))
             except WorkerError as error:
                 turn.worker.set_exception(error)
+        if len(self._running) < self._cores:
+            for front in self._running.values():
+                if front is not None:
+                    front.leave_alone()
 
     def _start(self) -> Worker:
         self._nursery = self._nursery or Nursery(self._reach)

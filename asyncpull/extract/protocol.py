@@ -7,7 +7,7 @@ needs them (SCM_RIGHTS). The conversation::
 
     loop                    worker
     a job, with its fds  ->
-    Front*               ->           only while the job is an ApplyJob whose blob is still arriving
+    Front*               ->           only while the job is an ApplyJob
                          <-  Advanced*
                          <-  the job's result, or Failed
 
@@ -58,7 +58,8 @@ class ApplyJob:
     ``front`` is how many bytes of the blob may be read already, of ``size`` in all. The other descriptors are the
     locks of the temporary directories; the worker only keeps them open. ``base`` is a complete tree to be copied into
     ``diff`` first. The layer is to stay below ``ceilings``. Where ``has_partner``, the last two descriptors are the
-    memory and the socket that it shares with the worker who does the MakeJob. Its result is Extracted.
+    memory and the socket that it shares with the worker who does the MakeJob. ``is_alone`` is as for Front. Its result
+    is Extracted.
     """
 
     blob: Digest
@@ -73,6 +74,7 @@ class ApplyJob:
     base: str | None = None
     ceilings: Ceilings = USUAL
     has_partner: bool = False
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +138,10 @@ class AdoptJob:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """``position`` bytes of the blob may be read."""
+    """``position`` bytes of the blob may be read; where the layer ``is_alone``, no other keeps a core busy."""
 
     position: int
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,19 @@
 """A worker process: takes jobs from its socket, one after another, and does them.
 
-Forked from the nursery. Four threads, because the libraries that hash and inflate let go of the
-interpreter lock while they work:
+Forked from the nursery. Two threads do a layer:
 
 - the *listener* receives jobs and the advance of a blob's front, and ends the process when the loop process is gone;
-- the *reader* reads the blob along its front and inflates it, into a short queue;
-- the *hasher* hashes the blob and the tar stream, beside it: one large layer alone must keep more than one core busy;
-- the *main* thread walks the tar stream and makes files: as much work again, most of it the kernel's. Where another
-  worker makes them (see ``partner``), it hands the members on.
+- the *main* thread reads the blob along its front, inflates and hashes it, walks the tar stream and makes files, piece
+  by piece, each while it is in the cache of its core. Where another worker makes them (see ``partner``), it hands the
+  members on.
 
-A fifth has the disk begin with large files (see ``writeback``). A small blob is done by the main thread alone.
+Where a large layer is alone, with cores to spare, two more take a part of that, because the libraries that hash and
+inflate let go of the interpreter lock while they work. That takes more time of the processors, but less of the clock:
+
+- the *reader* reads and inflates, into a short queue;
+- the *hasher* hashes the blob and the tar stream, beside it.
+
+Another one has the disk begin with large files (see ``writeback``).
 
 It imports no HTTP client and no event loop: starting it costs what Python costs.
 """
@@ -66,33 +70,36 @@ if TYPE_CHECKING:
 
     from asyncpull.spec.digest import Digest
 
-# One read of the blob; what comes out of it is cut by the inflater. Few enough to keep memory small and reused.
-_READ = 1 << 20
+# One read of the blob; what comes out of it is cut by the inflater. In one thread so little that it and what comes out
+# stay in the cache; between threads, which have to be woken for each, more is better.
+_READ = 1 << 18
+_READ_BESIDE = 1 << 20
 _QUEUED = 4
 # How many bytes of the blob go by between two messages about it.
 _REPORT = 1 << 20
-# A blob up to this size is read, inflated and hashed by the thread that makes its files: starting two others, and
-# waking them, would take longer, and whoever has one small layer has several, for as many workers.
+# So much of a blob, or less, is not worth starting two threads.
 _SMALL = 4 << 20
 
 
 class BlobFront:
-    """How far a blob may be read: set by the listener, awaited by the reader."""
+    """How far a blob may be read, and whether it is the only one: set by the listener, awaited by the reader."""
 
     def __init__(self) -> None:
         self._position = 0
         self._changed = threading.Condition()
         self._stopped = False
+        self.is_alone = False
 
-    def start(self, position: int) -> None:
+    def start(self, front: Front) -> None:
         """Begin a new blob."""
         with self._changed:
-            self._position, self._stopped = position, False
+            self._position, self.is_alone, self._stopped = front.position, front.is_alone, False
 
-    def advance(self, position: int) -> None:
-        """The front has moved."""
+    def advance(self, front: Front) -> None:
+        """The front has moved, or the others are done."""
         with self._changed:
-            self._position = max(self._position, position)
+            self._position = max(self._position, front.position)
+            self.is_alone = front.is_alone
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -109,14 +116,17 @@ class BlobFront:
 
 
 class Hasher:
-    """Hashes a blob and its tar stream, beside the reader and a few pieces behind it at most, or at once."""
+    """Hashes a blob and its tar stream: at once, or beside the reader and a few pieces behind it at most."""
 
-    def __init__(self, blob: Digest, diff_id: Digest, *, is_beside: bool) -> None:
+    def __init__(self, blob: Digest, diff_id: Digest) -> None:
         self._blob, self._tar = blob.hasher(), diff_id.hasher()
         self._pieces: queue.Queue[tuple[Hash, bytes] | None] = queue.Queue(_QUEUED)
-        self._thread = threading.Thread(target=self._run, name="hasher", daemon=True) if is_beside else None
-        if self._thread is not None:
-            self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def step_aside(self) -> None:
+        """Go on in a thread."""
+        self._thread = threading.Thread(target=self._run, name="hasher", daemon=True)
+        self._thread.start()
 
     def take_blob(self, piece: bytes) -> None:
         """Hash the next piece of the blob."""
@@ -180,24 +190,38 @@ class Ahead:
 
 
 class BlobReader:
-    """Reads a blob along its front and inflates it, in a thread of its own if it is large; iterate for the tar stream.
+    """Reads a blob along its front, inflates and hashes it; iterate for the tar stream.
 
-    Bytes that were damaged on the way are not the publisher's fault. So an error of the compressed stream is kept
-    until the whole blob was hashed, and raised only if its digest is right.
+    All that is done by who iterates, until the layer is alone. Bytes that were damaged on the way are not the
+    publisher's fault. So an error of the compressed stream is kept until the whole blob was hashed, and raised only if
+    its digest is right.
     """
 
     def __init__(self, fd: int, job: ApplyJob, front: BlobFront, sock: socket.socket) -> None:
         self._fd, self._job, self._front, self._sock = fd, job, front, sock
-        is_large = job.size > _SMALL
-        self._hasher = Hasher(job.blob, job.diff_id, is_beside=is_large)
+        self._hasher = Hasher(job.blob, job.diff_id)
         self.inflater = Inflater(job.ceilings)
+        self._position = 0
+        self._is_beside = False
         self._inflating = True
         self._malformed: LayerError | None = None
-        self._tar: Iterator[bytes] = Ahead(self._inflated()) if is_large else self._inflated()
+        self._tar: Iterator[bytes] = self._inflated()
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._tar
+        while True:
+            if self._front.is_alone and not self._is_beside and self._job.size - self._position > _SMALL:
+                self._step_aside()
+            piece = next(self._tar, None)
+            if piece is None:
+                break
+            yield piece
         self.finish()
+
+    def _step_aside(self) -> None:
+        """Go on in two threads."""
+        self._is_beside = True
+        self._hasher.step_aside()
+        self._tar = Ahead(self._tar)
 
     def finish(self) -> None:
         """Hash the rest of the blob. Raises DigestMismatchError, or else what was wrong with the stream."""
@@ -248,10 +272,11 @@ class BlobReader:
                 front = self._front.wait_beyond(position)
                 if front <= position:
                     return
-            piece = os.pread(self._fd, min(_READ, front - position), position)
+            at_once = _READ_BESIDE if self._is_beside else _READ
+            piece = os.pread(self._fd, min(at_once, front - position), position)
             if not piece:
                 raise WorkerError(f"the spool of {self._job.blob} ends at {position}, before its front {front}")
-            position += len(piece)
+            self._position = position = position + len(piece)
             yield piece
             if position - reported >= _REPORT or position == self._job.size:
                 reported = position
@@ -401,9 +426,10 @@ def _take_messages(sock: socket.socket, jobs: queue.SimpleQueue[tuple[Job, list[
         fds += received
         for message in decoder.feed(data):
             if isinstance(message, Front):
-                front.advance(message.position)
+                front.advance(message)
             else:
                 if isinstance(message, ApplyJob):
-                    front.start(message.front)  # here, so that no later Front can come before it
+                    # Here, so that no later Front can come before it.
+                    front.start(Front(message.front, message.is_alone))
                 jobs.put((message, fds))  # type: ignore[arg-type]
                 fds = []

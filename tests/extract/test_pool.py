@@ -61,8 +61,9 @@ def within(directory: Path) -> Reach:
 class Layer:
     """A blob in a file, and the staging it goes to."""
 
-    def __init__(self, directory: Path, stream: bytes, blob: bytes | None = None) -> None:
+    def __init__(self, directory: Path, stream: bytes, blob: bytes | None = None, *, is_alone: bool = False) -> None:
         directory.mkdir()
+        self.is_alone = is_alone
         self.stream, self.blob = stream, gzip.compress(stream) if blob is None else blob
         self.diff, self.tar_split = directory / "diff", directory / "split.gz"
         self.diff.mkdir()
@@ -80,16 +81,17 @@ class Layer:
             front=len(self.blob),
             marks=Marks.USER if os.geteuid() else Marks.TRUSTED,
             in_userns=os.geteuid() != 0,
+            is_alone=self.is_alone,
         )
 
 
 LARGE = os.urandom(5 << 20)
-"""More than a worker reads, inflates and hashes in one thread."""
+"""Enough for a worker to have it read, inflated and hashed in threads of their own, where the layer is alone."""
 
 
-@pytest.fixture(params=[3 << 20, 5 << 20], ids=["in one thread", "in three"])
+@pytest.fixture(params=[False, True], ids=["in one thread", "in three"])
 def layer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Layer]:
-    made = Layer(tmp_path / "layer", tar({"a/b": b"content" * 5000, "c": b"", "d": LARGE[: request.param]}))
+    made = Layer(tmp_path / "layer", tar({"a/b": b"content" * 5000, "c": b"", "d": LARGE}), is_alone=request.param)
     yield made
     os.close(made.fd)
 
@@ -179,6 +181,55 @@ async def test_a_worker_that_waits_for_its_blob_keeps_no_other_from_beginning(la
         os.close(each.fd)
 
 
+async def test_the_last_layer_is_helped_by_threads_from_where_it_is(tmp_path: Path) -> None:
+    """It was begun in one thread, for there was another layer; when that is done, its worker has two more at once."""
+    content = LARGE * 4
+    large, small = Layer(tmp_path / "large", tar({"f": content})), Layer(tmp_path / "small", tar({"f": b"x"}))
+    fronts = [BlobFront(len(each.blob)) for each in (large, small)]
+    fronts[0].advance(5 << 20)
+    read: list[int] = []
+    async with WorkerPool(within(tmp_path), 2, cores=2) as pool:
+        both = len(large.blob) + len(small.blob)
+        others = asyncio.create_task(pool.apply(large.job, (large.fd,), fronts[0], read.append, beside=2 * both))
+        async with asyncio.timeout(PATIENCE):
+            while not read or read[-1] < 5 << 20:
+                await asyncio.sleep(0.005)
+        (worker,) = workers()
+        before = threads_of(worker)
+        fronts[1].advance(len(small.blob))
+        await pool.apply(small.job, (small.fd,), fronts[1], lambda position: None, beside=2 * both)
+        fronts[0].advance(6 << 20)  # it looks up when it goes on
+        async with asyncio.timeout(PATIENCE):
+            while threads_of(worker) != before + 2:
+                await asyncio.sleep(0.005)
+        fronts[0].advance(len(large.blob))
+        assert isinstance(await others, Extracted)
+    assert (large.diff / "f").read_bytes() == content
+    for each in (large, small):
+        os.close(each.fd)
+
+
+async def test_layers_that_leave_no_core_idle_are_done_in_one_thread_each(tmp_path: Path) -> None:
+    layers = [Layer(tmp_path / f"{n}", tar({"f": LARGE})) for n in range(2)]
+    fronts = [BlobFront(len(each.blob)) for each in layers]
+    read: list[list[int]] = [[], []]
+    async with WorkerPool(within(tmp_path), 4, cores=2) as pool:
+        tasks = []
+        for layer, front, positions in zip(layers, fronts, read, strict=True):
+            front.advance(9 << 19)
+            applied = pool.apply(layer.job, (layer.fd,), front, positions.append, beside=2 * front.size)
+            tasks.append(asyncio.create_task(applied))
+        async with asyncio.timeout(PATIENCE):
+            while not all(positions and positions[-1] >= 4 << 20 for positions in read):
+                await asyncio.sleep(0.005)
+        assert [threads_of(worker) for worker in workers()] == [2, 2]  # the main thread and the listener
+        for front in fronts:
+            front.advance(front.size)
+        assert all(isinstance(result, Extracted) for result in await asyncio.gather(*tasks))
+    for each in layers:
+        os.close(each.fd)
+
+
 async def test_damaged_bytes_are_a_wrong_digest_whatever_the_stream_says(layer: Layer, tmp_path: Path) -> None:
     damaged = bytearray(layer.blob)
     damaged[len(damaged) // 2] ^= 0x40
@@ -211,10 +262,11 @@ async def test_wrong_diff_id(layer: Layer, tmp_path: Path) -> None:
         (tar({"large": LARGE, "../../etc/x": b"x"}), None, UnsupportedMemberError),
     ],
 )
+@pytest.mark.parametrize("is_alone", [False, True], ids=["in one thread", "in three"])
 async def test_a_right_digest_leaves_the_publisher_to_blame(
-    tmp_path: Path, stream: bytes, blob: bytes | None, error: type[Exception]
+    tmp_path: Path, stream: bytes, blob: bytes | None, error: type[Exception], is_alone: bool
 ) -> None:
-    hostile = Layer(tmp_path / "layer", stream, blob)
+    hostile = Layer(tmp_path / "layer", stream, blob, is_alone=is_alone)
     async with WorkerPool(within(tmp_path), 1) as pool:
         with pytest.raises(error):
             await pool.run(hostile.job, (hostile.fd,))
@@ -339,6 +391,10 @@ async def test_implied_directories_are_adopted_from_the_base_up(tmp_path: Path) 
         )
     assert [(diff / "a").stat().st_mode & 0o7777 for diff in diffs] == [0o751] * 3
     assert [(diff / "a/b").stat().st_mode & 0o7777 for diff in diffs] == [0o1777] * 3
+
+
+def threads_of(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 async def workers_are(expected: set[int]) -> None:
