@@ -1,9 +1,9 @@
 """The pool of worker processes, seen from the event loop.
 
 A worker does one job at a time. Jobs wait for a free worker, those whose blob is complete first, then the largest.
-While there are more jobs than workers, they also wait as long as so many jobs as there are cores have all their input.
-More of them would only share the cores, and the largest layer, on which everything waits in the end, would get the
-less. Workers that follow blobs which are still on their way are not counted: they mostly wait.
+They also wait while each core has a worker with something to do: more would only share the cores, each with memory of
+its own, and the largest layer, on which everything waits in the end, would get the less. Not counted is who follows a
+blob that has not come after a moment: most of the time it waits.
 
 Workers are forked from the nursery, which is started by ``subprocess.Popen``; all are spoken to over socket pairs, so
 that any thread and any event loop will do, and no child watcher is needed.
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from asyncpull.extract.protocol import Decoder
 
 _RECEIVE = 1 << 16
+# Over a fast line, blobs have come in so many seconds.
+_MOMENT = 0.5
 
 _log = Log(__name__)
 
@@ -242,6 +244,20 @@ class Turn:
         return (self.front is None or self.front.is_complete, size)
 
 
+@dataclass(eq=False, slots=True)
+class Shift:
+    """A job at work; one that reads a blob follows its ``front``. ``is_new`` for a moment."""
+
+    front: BlobFront | None
+    has_partner: bool = False
+    is_new: bool = True
+
+    @property
+    def takes_a_core(self) -> bool:
+        """Whether the worker is taken to have something to do all the time; of two partners one is counted."""
+        return not self.has_partner and (self.front is None or self.front.is_complete or self.is_new)
+
+
 class WorkerPool:
     """At most ``limit`` workers, started when they are needed; an async context manager that leaves none behind.
 
@@ -255,7 +271,7 @@ class WorkerPool:
         self._limit = limit or self._cores + 2
         self._nursery: Nursery | None = None
         self._idle: list[Worker] = []
-        self._running: dict[Worker, BlobFront | None] = {}
+        self._running: dict[Worker, Shift] = {}
         self._has_told = False
         self._turns: list[Turn] = []
 
@@ -280,14 +296,13 @@ class WorkerPool:
     @property
     def _bytes_at_hand(self) -> int:
         """The size of all blobs that are worked on or wait for a worker."""
-        waiting = (turn.front for turn in self._turns)
-        return sum(front.size for front in (*self._running.values(), *waiting) if front is not None)
+        jobs: list[Shift | Turn] = [*self._running.values(), *self._turns]
+        return sum(job.front.size for job in jobs if job.front is not None)
 
-    def _has_room(self, waiting: int) -> bool:
-        """Whether one of so many jobs that wait may begin."""
-        working = sum(front is None or front.is_complete for front in self._running.values())
-        is_worthwhile = working < self._cores or waiting + len(self._running) <= self._limit
-        return is_worthwhile and bool(self._idle or self._count < self._limit)
+    def _has_room(self) -> bool:
+        """Whether a job that waits may begin."""
+        busy = sum(shift.takes_a_core for shift in self._running.values())
+        return busy < self._cores and bool(self._idle or self._count < self._limit)
 
     async def confinement(self) -> Confinement:
         """How the workers of this pool are confined on this machine. Raises WorkerError."""
@@ -296,7 +311,7 @@ class WorkerPool:
 
     def prepare(self, jobs: int) -> None:
         """Start workers for so many jobs to come, so that they are up when the first bytes are."""
-        while self._count < min(jobs, self._limit):
+        while self._count < min(jobs, self._cores, self._limit):
             self._idle.append(self._start())
 
     async def run(
@@ -343,9 +358,9 @@ class WorkerPool:
             ends = socket.socketpair()
             make = MakeJob(job.diff, job.marks, job.in_userns, job.ignore_chown_errors, job.ceilings)
             # Both at once and without waiting: whoever had one and waited for the other could wait for ever.
-            maker = await self._acquire(make, None)
+            maker = self._take(None)
             try:
-                reader = await self._acquire(job, front)
+                reader = self._take(front, has_partner=True)
             except BaseException:
                 self._give_back(maker)
                 raise
@@ -398,7 +413,7 @@ class WorkerPool:
         return result
 
     async def _acquire(self, job: Job, front: BlobFront | None) -> Worker:
-        if self._has_room(len(self._turns) + 1):
+        if self._has_room():
             return self._take(front)
         turn = Turn(job, front, asyncio.get_running_loop().create_future())
         self._turns.append(turn)
@@ -411,11 +426,17 @@ class WorkerPool:
                 self._give_back(turn.worker.result())
             raise
 
-    def _take(self, front: BlobFront | None) -> Worker:
+    def _take(self, front: BlobFront | None, *, has_partner: bool = False) -> Worker:
         """A free worker for a job that reads along ``front``. Raises WorkerError."""
         worker = self._idle.pop() if self._idle else self._start()
-        self._running[worker] = front
+        self._running[worker] = shift = Shift(front, has_partner)
+        asyncio.get_running_loop().call_later(_MOMENT, self._settle, shift)
         return worker
+
+    def _settle(self, shift: Shift) -> None:
+        """A job is at work for a moment."""
+        shift.is_new = False
+        self._begin_waiting()
 
     def _give_back(self, worker: Worker) -> None:
         """Let a worker that has ended its job do the next."""
@@ -425,7 +446,7 @@ class WorkerPool:
 
     def _begin_waiting(self) -> None:
         """Give workers to jobs that wait, the most urgent first, as long as there is room; who is left is told so."""
-        while self._turns and self._has_room(len(self._turns)):
+        while self._turns and self._has_room():
             turn = max(self._turns, key=lambda turn: turn.urgency)
             self._turns.remove(turn)
             if turn.worker.done():  # cancelled a moment ago
@@ -435,9 +456,9 @@ class WorkerPool:
             except WorkerError as error:
                 turn.worker.set_exception(error)
         if len(self._running) < self._cores:
-            for front in self._running.values():
-                if front is not None:
-                    front.leave_alone()
+            for shift in self._running.values():
+                if shift.front is not None:
+                    shift.front.leave_alone()
 
     def _start(self) -> Worker:
         self._nursery = self._nursery or Nursery(self._reach)

@@ -152,18 +152,37 @@ async def finished(pool: WorkerPool, layers: dict[str, Layer]) -> list[str]:
     return order
 
 
-@pytest.mark.parametrize(("small", "place"), [(2, 2), (4, 4), (5, 2)])
-async def test_a_large_layer_keeps_its_core_until_there_are_workers_for_all_that_are_left(
-    tmp_path: Path, small: int, place: int
-) -> None:
-    """One core and three workers: who comes fourth waits, unless all that are left fit in."""
-    streams = {"large": tar({"f": bytes(256 << 20)})} | {f"small {n}": tar({"f": b"x"}) for n in range(small)}
+@pytest.mark.parametrize("cores", [1, 2])
+async def test_a_large_layer_keeps_its_core(tmp_path: Path, cores: int) -> None:
+    """Small ones do not share it with workers of their own, but wait for it, or for another one."""
+    streams = {"large": tar({"f": bytes(256 << 20)})} | {f"small {n}": tar({"f": b"x"}) for n in range(4)}
     layers = {name: Layer(tmp_path / name, stream, stream) for name, stream in streams.items()}
-    async with WorkerPool(within(tmp_path), 3, cores=1) as pool:
+    async with WorkerPool(within(tmp_path), 3, cores=cores) as pool:
+        pool.prepare(5)
         order = await finished(pool, layers)
-    assert order.index("large") == place
+        assert len(workers()) == cores
+    assert order.index("large") == (0 if cores == 1 else 4)
     assert set(order) == set(layers)
     for each in layers.values():
+        os.close(each.fd)
+
+
+async def test_blobs_that_do_not_come_at_once_have_a_worker_each(tmp_path: Path) -> None:
+    layers = [Layer(tmp_path / f"{n}", tar({"f": b"x"})) for n in range(3)]
+    fronts = [BlobFront(len(layer.blob)) for layer in layers]
+    async with WorkerPool(within(tmp_path), 3, cores=1) as pool:
+        tasks = [
+            asyncio.create_task(pool.run(replace(layer.job, front=0), (layer.fd,), front))
+            for layer, front in zip(layers, fronts, strict=True)
+        ]
+        async with asyncio.timeout(PATIENCE):
+            for expected in (1, 3):
+                while len(workers()) != expected:
+                    await asyncio.sleep(0.005)
+        for front in fronts:
+            front.advance(front.size)
+        assert all(isinstance(result, Extracted) for result in await asyncio.gather(*tasks))
+    for each in layers:
         os.close(each.fd)
 
 
