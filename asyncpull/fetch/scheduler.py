@@ -85,7 +85,8 @@ class Queued:
 class Active:
     """A download on its way. ``rate`` is of late and ``former_rate`` was before it was widened, in bytes a second.
 
-    As long as nothing was measured with the connections that it has, ``former_rate`` is infinite: it gets no more.
+    As long as nothing was measured with the connections that it has, ``former_rate`` is infinite: it gets no more, and
+    ``rate`` is what is expected of so many, 0 if nothing is known at all.
     """
 
     number: int
@@ -134,7 +135,7 @@ def decide(
             begun.append(item)
     wanted = {item.number: item.connections for item in active}
     _narrow(wanted, active, begun, limits, windows)
-    lacking = limits.enough_rate - sum(item.rate for item in active)
+    lacking = limits.enough_rate - _expected_rate(active, len(begun))
     if len(begun) == len(queued) and lacking > 0 and not is_busy:
         room = _Room(limits, windows)
         used = [(item.registry, wanted[item.number]) for item in active] + [(item.registry, 1) for item in begun]
@@ -147,6 +148,15 @@ def decide(
                 lacking -= more * each.rate / each.connections
     changed = [Use(item.number, wanted[item.number]) for item in active if wanted[item.number] != item.connections]
     return (*(Start(item.number) for item in begun), *changed)
+
+
+def _expected_rate(active: Sequence[Active], begun: int) -> float:
+    """What all bring together, those included that begin: as much per connection as those of which that is known."""
+    known = [item for item in active if item.rate > 0 or item.former_rate < _UNKNOWN]
+    connections = sum(item.connections for item in known)
+    rate = sum(item.rate for item in known)
+    all_connections = sum(item.connections for item in active) + begun
+    return rate * all_connections / connections if connections else 0.0
 
 
 class _Room:
@@ -217,19 +227,21 @@ class Download(Protocol):
 class Turn:
     """The turn of one download, which begins over one connection. Once attached, it may be given more, or fewer.
 
-    ``due`` is when it is to be looked at next, on the clock of the loop.
+    ``due`` is when it is to be looked at next, on the clock of the loop, and ``rate`` what was measured last, in bytes
+    a second.
     """
 
     number: int
     registry: str
     scheduler: Scheduler
     due: float = _UNKNOWN
+    rate: float = 0.0
     begins: asyncio.Event = field(default_factory=asyncio.Event)
     download: Download | None = None
     _remaining: int = 0
     _attached: float = 0.0
     _sampled: float = 0.0
-    _rate: float = 0.0
+    _expected_rate: float = 0.0
     _former_rate: float = 0.0
     _is_measured: bool = False
 
@@ -256,7 +268,7 @@ class Turn:
         if not received and now < self._attached + limits.sample_seconds:
             self.due = now + limits.first_seconds
             return
-        self._rate = received / elapsed
+        self.rate = self._expected_rate = received / elapsed
         self._remaining -= received
         self._is_measured = True
 
@@ -264,13 +276,15 @@ class Turn:
         """The download as ``decide`` wants it."""
         connections = max(1, self.download.connections) if self.download is not None else 1
         former_rate = self._former_rate if self._is_measured else _UNKNOWN
-        return Active(self.number, self._remaining, connections, self._rate, former_rate, self.registry)
+        return Active(self.number, self._remaining, connections, self._expected_rate, former_rate, self.registry)
 
     def use(self, connections: int) -> None:
         """Give the download more connections, or fewer, and remember how fast it was before it got more."""
         if self.download is not None:
+            before = max(1, self.download.connections)
             # What it had with more is no measure any longer.
-            self._former_rate = self._rate if connections > self.download.connections else 0.0
+            self._former_rate = self.rate if connections > before else 0.0
+            self._expected_rate = self.rate * connections / before
             self._is_measured = False
             self.download.use(connections)
 
@@ -345,9 +359,8 @@ class Scheduler:
         for turn in self._active.values():
             if turn.due <= now:
                 turn.sample(now)
-            seen = turn.active()
-            used[turn.registry] += seen.connections
-            rates[turn.registry] += int(seen.rate)
+            used[turn.registry] += turn.active().connections
+            rates[turn.registry] += int(turn.rate)
         for registry, connections in used.items():
             window = self._windows[registry]
             window = window.after_sample(connections, rates[registry], now, self.limits.congestion)

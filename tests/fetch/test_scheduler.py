@@ -83,6 +83,15 @@ def test_nobody_gets_more_where_it_is_fast_enough(rates: list[float], widens: bo
     assert bool(decide([], running, LIMITS)) is widens
 
 
+def test_those_nobody_has_looked_at_are_taken_to_bring_as_much_as_others() -> None:
+    new = [active(number, rate=0.0, former_rate=math.inf) for number in (1, 2)]
+    assert decide([], [active(rate=22.0 * MIB), *new], LIMITS) == ()
+    assert decide([], [active(rate=20.0 * MIB), *new], LIMITS) == (Use(0, 2),)
+    assert decide([Queued(9, 5)], [active(rate=22.0 * MIB), new[0]], LIMITS) == (Start(9),)
+    empty = active(3, 10 * MIB, rate=0.0)  # that one was looked at: nothing had come
+    assert decide([], [active(rate=40.0 * MIB), empty, new[0]], LIMITS) == (Use(0, 2),)
+
+
 def test_nobody_gets_more_where_no_time_is_left() -> None:
     assert decide((), (active(),), LIMITS) == (Use(0, 2),)
     assert decide((), (active(),), LIMITS, is_busy=True) == ()
@@ -225,6 +234,22 @@ async def test_downloads_are_sampled_and_widened() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
     assert download.left == left
+
+
+async def test_until_it_was_looked_at_again_a_wide_one_is_expected_to_be_faster() -> None:
+    """What it brings with more is not known yet, and the next one is not given what that will bring."""
+    limits = dataclasses.replace(
+        LIMITS, worthwhile_seconds=0.0, enough_rate=1.0, first_connections=4, first_seconds=0.0, sample_seconds=1e6
+    )
+    scheduler, download = Scheduler(limits, never_busy), Recorded()
+    async with scheduler.turn(1000) as turn:
+        turn.attach(download)
+        while not turn.rate:
+            await asyncio.sleep(0)
+        assert turn.active().rate == turn.rate
+        turn.use(3)
+        assert turn.active().rate == turn.rate * 3
+        assert turn.active().former_rate == math.inf
 
 
 async def test_nothing_is_widened_before_it_was_looked_at() -> None:
