@@ -3,7 +3,8 @@
 A worker does one job at a time. Jobs wait for a free worker, those whose blob is complete first, then the largest.
 They also wait while each core has a worker with something to do: more would only share the cores, each with memory of
 its own, and the largest layer, on which everything waits in the end, would get the less. Not counted is who follows a
-blob that has not come after a moment: most of the time it waits.
+blob that has not come after a moment: most of the time it waits. When a job ends and one alone is left that waits, that
+begins, so that no core is idle in the end before it must be.
 
 Workers are forked from the nursery, which is started by ``subprocess.Popen``; all are spoken to over socket pairs, so
 that any thread and any event loop will do, and no child watcher is needed.
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 _RECEIVE = 1 << 16
 # Over a fast line, blobs have come in so many seconds.
-_MOMENT = 0.5
+_MOMENT = 1.0
 
 _log = Log(__name__)
 
@@ -299,10 +300,15 @@ class WorkerPool:
         jobs: list[Shift | Turn] = [*self._running.values(), *self._turns]
         return sum(job.front.size for job in jobs if job.front is not None)
 
-    def _has_room(self) -> bool:
-        """Whether a job that waits may begin."""
-        busy = sum(shift.takes_a_core for shift in self._running.values())
-        return busy < self._cores and bool(self._idle or self._count < self._limit)
+    @property
+    def _has_worker(self) -> bool:
+        """Whether a worker is free, or can be started."""
+        return bool(self._idle) or self._count < self._limit
+
+    @property
+    def _has_core(self) -> bool:
+        """Whether a core is left to another job."""
+        return sum(shift.takes_a_core for shift in self._running.values()) < self._cores
 
     async def confinement(self) -> Confinement:
         """How the workers of this pool are confined on this machine. Raises WorkerError."""
@@ -413,7 +419,7 @@ class WorkerPool:
         return result
 
     async def _acquire(self, job: Job, front: BlobFront | None) -> Worker:
-        if self._has_room():
+        if self._has_worker and self._has_core:
             return self._take(front)
         turn = Turn(job, front, asyncio.get_running_loop().create_future())
         self._turns.append(turn)
@@ -446,7 +452,7 @@ class WorkerPool:
 
     def _begin_waiting(self) -> None:
         """Give workers to jobs that wait, the most urgent first, as long as there is room; who is left is told so."""
-        while self._turns and self._has_room():
+        while self._turns and self._has_worker and (self._has_core or len(self._turns) == 1):
             turn = max(self._turns, key=lambda turn: turn.urgency)
             self._turns.remove(turn)
             if turn.worker.done():  # cancelled a moment ago
