@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _MOST: Final = 500
 _fields_of: Final = attrgetter(*Member.__match_args__)
 _RECEIVE: Final = 1 << 16
+# So many times in a row, to be sure.
+_WAITS: Final = 4
 
 
 class DistantMaker:
@@ -57,6 +59,7 @@ class DistantMaker:
         # The batch that is being filled: its members, its slot, and where in the memory the next contents go.
         self._members: list[tuple[object, ...]] = []
         self._slot = self._at = self._end = 0
+        self._waits = 0
         self._take_slot()
         self._is_made = False
         self.owners: set[Owner] = set()
@@ -93,6 +96,11 @@ class DistantMaker:
         self._memory[start:end] = contents
         self._at = end
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it was done with most of what it had, the last times that it was asked for room: it waits for us."""
+        return self._waits >= _WAITS
+
     def finish(self) -> None:
         """Wait until the tree is complete."""
         self._send()
@@ -105,8 +113,10 @@ class DistantMaker:
         return WorkerError(f"cannot hand a member on: {error}")
 
     def _take_slot(self) -> None:
-        while not self._free:
-            self._listen()
+        if not self._free:
+            while not self._free:
+                self._listen()
+            self._waits = self._waits + 1 if len(self._free) > SLOTS // 2 else 0
         self._slot = self._free.popleft()
         self._at = self._slot * SLOT_BYTES
         self._end = self._at + SLOT_BYTES

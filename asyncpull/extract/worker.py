@@ -8,7 +8,8 @@ Forked from the nursery. Two threads do a layer:
   members on.
 
 Where a large layer is alone, with cores to spare, two more take a part of that, because the libraries that hash and
-inflate let go of the interpreter lock while they work. That takes more time of the processors, but less of the clock:
+inflate let go of the interpreter lock while they work. That takes more time of the processors, but less of the clock.
+So they do where another worker makes the files, and waits:
 
 - the *reader* reads and inflates, into a short queue;
 - the *hasher* hashes the blob and the tar stream, beside it.
@@ -65,7 +66,7 @@ from asyncpull.tree.copy import copy_base, copy_tree
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from hashlib import _Hash as Hash
 
     from asyncpull.spec.digest import Digest
@@ -192,15 +193,16 @@ class Ahead:
 class BlobReader:
     """Reads a blob along its front, inflates and hashes it; iterate for the tar stream.
 
-    All that is done by who iterates, until the layer is alone. Bytes that were damaged on the way are not the
-    publisher's fault. So an error of the compressed stream is kept until the whole blob was hashed, and raised only if
-    its digest is right.
+    All that is done by who iterates, until help is wanted: because the layer is alone, if nothing else is said. Bytes
+    that were damaged on the way are not the publisher's fault. So an error of the compressed stream is kept until the
+    whole blob was hashed, and raised only if its digest is right.
     """
 
     def __init__(self, fd: int, job: ApplyJob, front: BlobFront, sock: socket.socket) -> None:
         self._fd, self._job, self._front, self._sock = fd, job, front, sock
         self._hasher = Hasher(job.blob, job.diff_id)
         self.inflater = Inflater(job.ceilings)
+        self.wants_help: Callable[[], bool] = lambda: front.is_alone
         self._position = 0
         self._is_beside = False
         self._inflating = True
@@ -209,7 +211,7 @@ class BlobReader:
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
-            if self._front.is_alone and not self._is_beside and self._job.size - self._position > _SMALL:
+            if not self._is_beside and self._job.size - self._position > _SMALL and self.wants_help():
                 self._step_aside()
             piece = next(self._tar, None)
             if piece is None:
@@ -295,6 +297,7 @@ def extract(job: ApplyJob, fds: list[int], front: BlobFront, sock: socket.socket
         with open(job.tar_split, "xb") as tar_split:
             if job.has_partner:
                 with DistantMaker(*fds[-2:]) as maker:
+                    reader.wants_help = lambda: maker.is_waiting
                     applied = read_layer(reader, maker, tar_split.write, options.ceilings)
             else:
                 applied = apply_layer(reader, Path(job.diff), tar_split.write, options)

@@ -7,6 +7,7 @@ import gzip
 import os
 import random
 import signal
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ from asyncpull.errors import (
     UnsupportedMemberError,
     WorkerError,
 )
+from asyncpull.extract.partner import DistantMaker
 from asyncpull.extract.pool import BlobFront, WorkerPool
-from asyncpull.extract.protocol import Extracted
+from asyncpull.extract.protocol import SLOT_BYTES, SLOTS, Extracted, Taken, encode, open_memory
 from asyncpull.layer.ceilings import Ceilings
 from tests.extract.test_pool import Layer, children, tar, within, workers, workers_are
 from tests.support.pulls import PATIENCE
@@ -216,3 +218,20 @@ async def test_nobody_waits_for_the_one_who_is_stopped(layer: Layer, tmp_path: P
         with pytest.raises(asyncio.CancelledError):
             await task
     await workers_are(set())
+
+
+@pytest.mark.parametrize(("taken_at_once", "waits"), [(SLOTS, True), (1, False)])
+def test_it_is_known_who_waits_for_whom(taken_at_once: int, waits: bool) -> None:
+    """Who has done all of it whenever room is asked for waits for more; who gives back slot by slot does not."""
+    memory = open_memory()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, DistantMaker(memory, ours.fileno()) as maker:
+        os.close(memory)
+        piece = memoryview(bytes(SLOT_BYTES))
+        maker.write(piece)
+        for number in range(1, 8 * SLOTS):
+            if number >= SLOTS and (number - SLOTS) % taken_at_once == 0:
+                for slot in range(taken_at_once):
+                    theirs.sendall(encode(Taken((number + slot) % SLOTS)))
+            maker.write(piece)
+        assert maker.is_waiting is waits
