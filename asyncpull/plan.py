@@ -18,6 +18,8 @@ from asyncpull.errors import DocumentError, TooManyLayersError
 from asyncpull.spec.layerid import layer_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncpull.spec.digest import Digest
     from asyncpull.spec.manifest import Descriptor, ImageConfig, Index, Manifest
     from asyncpull.spec.reference import Reference
@@ -124,7 +126,12 @@ class PullPlan:
     @property
     def bytes_to_fetch(self) -> int:
         """The size of all blobs to fetch, each counted once, before what an earlier pull left is taken off."""
-        return sum({step.blob.digest: step.blob.size for step in self.having(LayerAction.FETCH)}.values())
+        return blob_bytes(self.having(LayerAction.FETCH))
+
+
+def blob_bytes(steps: Iterable[LayerStep]) -> int:
+    """The size of the blobs of ``steps``, each counted once."""
+    return sum({step.blob.digest: step.blob.size for step in steps}.values())
 
 
 @dataclass(frozen=True, slots=True)

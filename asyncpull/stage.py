@@ -19,7 +19,7 @@ from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted, R
 from asyncpull.fetch.afresh import use_fetched
 from asyncpull.fetch.fetcher import NotWantedError
 from asyncpull.log import Log
-from asyncpull.plan import LayerAction, PulledImage, PulledLayer
+from asyncpull.plan import LayerAction, PulledImage, PulledLayer, blob_bytes
 from asyncpull.progress import (
     ExtractAdvanced,
     ExtractCompleted,
@@ -281,8 +281,7 @@ class LayerStager:
 
     def _bytes_left(self) -> int:
         """The size of all blobs whose layers are not done, each counted once."""
-        steps = (step for step in self.plan.having(LayerAction.FETCH) if not self._done[step.id].done())
-        return sum({step.blob.digest: step.blob.size for step in steps}.values())
+        return blob_bytes(step for step in self.plan.having(LayerAction.FETCH) if not self._done[step.id].done())
 
     def _staged_step(
         self, step: LayerStep, staged: StagedLayer, extracted: Extracted, blob: FetchingBlob
