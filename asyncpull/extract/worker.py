@@ -268,8 +268,8 @@ class BlobReader:
             self._malformed = error
 
     def _blob_pieces(self) -> Iterator[bytes]:
-        position = reported = front = 0
-        while position < self._job.size:
+        reported = front = 0
+        while (position := self._position) < self._job.size:
             if front <= position:
                 front = self._front.wait_beyond(position)
                 if front <= position:
@@ -278,11 +278,11 @@ class BlobReader:
             piece = os.pread(self._fd, min(at_once, front - position), position)
             if not piece:
                 raise WorkerError(f"the spool of {self._job.blob} ends at {position}, before its front {front}")
-            self._position = position = position + len(piece)
+            self._position += len(piece)
             yield piece
-            if position - reported >= _REPORT or position == self._job.size:
-                reported = position
-                self._sock.sendall(encode(Advanced(position)))
+            if self._position - reported >= _REPORT or self._position == self._job.size:
+                reported = self._position
+                self._sock.sendall(encode(Advanced(reported)))
 
 
 def extract(job: ApplyJob, fds: list[int], front: BlobFront, sock: socket.socket) -> Extracted:
