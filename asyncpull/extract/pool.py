@@ -346,8 +346,8 @@ class WorkerPool:
 
         That is a layer which is more than its core's share of all there is to do: of the ``beside`` bytes of blobs
         that are to be applied with it, this one counted, or of what the pool knows of. One worker at least is left to
-        others, for the blob may be long in coming. The worker of such a layer has threads to help it, that of any other
-        as soon as there are fewer layers than cores.
+        others, for the blob may be long in coming. Who does such a layer without another has threads to help from the
+        beginning, and who does any other as soon as there are fewer layers than cores.
         """
         share = max(beside, self._bytes_at_hand + job.size) / self._cores
         if job.size <= share:

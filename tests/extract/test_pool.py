@@ -209,7 +209,7 @@ async def test_the_last_layer_is_helped_by_threads_from_where_it_is(tmp_path: Pa
     read: list[int] = []
     async with WorkerPool(within(tmp_path), 2, cores=2) as pool:
         both = len(large.blob) + len(small.blob)
-        others = asyncio.create_task(pool.apply(large.job, (large.fd,), fronts[0], read.append, beside=2 * both))
+        task = asyncio.create_task(pool.apply(large.job, (large.fd,), fronts[0], read.append, beside=2 * both))
         async with asyncio.timeout(PATIENCE):
             while not read or read[-1] < 5 << 20:
                 await asyncio.sleep(0.005)
@@ -222,7 +222,7 @@ async def test_the_last_layer_is_helped_by_threads_from_where_it_is(tmp_path: Pa
             while threads_of(worker) != before + 2:
                 await asyncio.sleep(0.005)
         fronts[0].advance(len(large.blob))
-        assert isinstance(await others, Extracted)
+        assert isinstance(await task, Extracted)
     assert (large.diff / "f").read_bytes() == content
     for each in (large, small):
         os.close(each.fd)
