@@ -64,8 +64,8 @@ async def test_a_disk_that_loses_what_is_staged_is_told_of(place: Path) -> None:
             fill_up(below / "filler", 0)
             with pytest.raises(StoreError):
                 await write(store, layer.diff / "file")
-    # A process of somebody else that began meanwhile may keep the mount, in a namespace of its own: the same image would
-    # be mounted from there again, read-only since the error. So what is on the disk is looked at in a copy.
+    # A process of somebody else that began meanwhile may keep the mount, in a namespace of its own: the same image
+    # would be mounted from there again, read-only since the error. So what is on the disk is looked at in a copy.
     after = place / "after"
     subprocess.run(["cp", "--sparse=always", str(below / "image"), str(after)], check=True)
     # The kernel has noted in it that there was an error, and would let nobody write there.
