@@ -17,10 +17,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from asyncpull.errors import NotInStoreError, StoreError
+from asyncpull.errors import NotInStoreError
 from asyncpull.estimate import estimate_pull, growth_of
 from asyncpull.events import EventHub
-from asyncpull.extract.pool import WorkerPool
 from asyncpull.fetch.fetcher import Fetcher
 from asyncpull.limits import Limits
 from asyncpull.lockfile import LockWait, hearing_waits
@@ -48,9 +47,10 @@ from asyncpull.space import Space
 from asyncpull.spec.layerid import layer_ids
 from asyncpull.spec.platform import host_platform
 from asyncpull.spool import recorded_bytes
-from asyncpull.stage import LayerStager, StagedStep, new_image, pulled_image, reach_of
+from asyncpull.stage import LayerStager, StagedStep, new_image, pulled_image
 from asyncpull.trust.gate import Gate
 from asyncpull.waiting import run_all, run_beside
+from asyncpull.workers import prepare_for, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from asyncpull.estimate import PullEstimate
     from asyncpull.events import EventStream
+    from asyncpull.extract.pool import WorkerPool
     from asyncpull.plan import ResolvedImage
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.resolve import Admit
@@ -87,8 +88,8 @@ class Puller:
     are; ``trust`` which policy decides about images, that of this machine if not given. ``reporter`` hears of every
     pull's progress, on the event loop. ``retry`` says how patient to be with registries. ``keep_blobs`` leaves what was
     fetched in the spool after the commit, to be served to others. A reference that is text may be a short name, which
-    means what registries.conf says; where that is several, the first that there is. A Puller belongs to the event loop
-    that entered it.
+    means what registries.conf says; where that is several, the first that there is. ``workers``, if they are given, are
+    used for its layers and left to whoever gave them. A Puller belongs to the event loop that entered it.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Puller:
         retry: RetryPolicy | None = None,
         keep_blobs: bool = False,
         trust: TrustOptions | None = None,
+        workers: WorkerPool | None = None,
     ) -> None:
         limits = limits or Limits()
         self._keeps_blobs = keep_blobs
@@ -115,7 +117,8 @@ class Puller:
             memory=limits.memory,
         )
         self._resolver = Resolver(store, self._client, platform or host_platform(), Gate(trust), self._fetcher)
-        self._pool = WorkerPool(reach_of(store), limits.workers)
+        self._workers = workers or workers_of(store, limits.workers)
+        self._owns_workers = workers is None
         self._ceilings = limits.ceilings
         self._sharing = Sharing()
         self._space = Space(store.spool_root, store.config.graph_root)
@@ -126,7 +129,9 @@ class Puller:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as entered:
-            for part in (self._pool, self._client, self._fetcher):
+            if self._owns_workers:
+                await entered.enter_async_context(self._workers)
+            for part in (self._client, self._fetcher):
                 await entered.enter_async_context(part)
             self._exits = entered.pop_all()
         return self
@@ -163,12 +168,7 @@ class Puller:
     async def _resolve(self, reference: str | Reference, when: PullPolicy) -> Resolution:
         """Resolve; while the registry is asked, a worker starts for an image that the store does not know."""
         if when is not PullPolicy.NEVER:
-            try:
-                await self._store.image(str(reference))
-            except NotInStoreError:
-                self._pool.prepare(1)
-            except StoreError:
-                pass  # it fits several
+            await prepare_for((reference,), self._store, self._workers)
         return await self._resolver.resolve(reference, when)
 
     async def pull_from(self, source: Source, reference: Reference, *names: Reference, admit: Admit) -> PulledImage:
@@ -282,7 +282,7 @@ class Puller:
         async with self._store.stage() as staging, self._space.reserved(share.place, estimate, tell.reporter) as room:
             tell = replace(tell, reporter=room)
             stager = LayerStager(
-                plan, self._store, staging, source, self._fetcher, self._pool, share, tell, self._ceilings
+                plan, self._store, staging, source, self._fetcher, self._workers, share, tell, self._ceilings
             )
             async with self._store.writing_out():
                 steps = await run_beside(stager.stage(), room.refused())

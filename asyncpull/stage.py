@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, cast
 
 from asyncpull.dataclass import dataclass
 from asyncpull.errors import IntegrityError, NotInStoreError, StoreCorruptError, StoreError
-from asyncpull.extract.confinement import Reach
 from asyncpull.extract.pool import BlobFront
 from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted, ReapplyJob
 from asyncpull.fetch.afresh import use_fetched
@@ -311,11 +310,6 @@ class LayerStager:
         await self.pool.run(
             AdoptJob(tuple(diffs), implied, self.store.marks, self.store.config.rootless), self.staging.lock_fds
         )
-
-
-def reach_of(store: Store) -> Reach:
-    """What workers may touch that stage layers of images in ``store``."""
-    return Reach(tuple(map(str, store.staging_roots)), tuple(map(str, store.content_roots)))
 
 
 def new_image(image: ResolvedImage, steps: list[StagedStep]) -> NewImage:

@@ -42,7 +42,7 @@ LEVELS = [
     },
     {"estimate", "events", "http", "journal", "lockfile", "memberindex", "spool", "tarstream"},
     {"dockerd", "registry", "fetch", "extract", "newfile", "space", "store"},
-    {"access", "limits", "stage"},
+    {"access", "limits", "stage", "workers"},
     {"destination", "source"},
     {"trust"},
     {"resolve", "syncfile"},
@@ -150,6 +150,12 @@ def test_a_worker_has_no_http_client() -> None:
     code = "import asyncpull.extract.nursery, sys; print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"aiohttp", "asyncio", "uvloop", "rich", "click", "structlog", "aiofiles"} & set(modules)
+
+
+def test_a_worker_can_be_started_before_the_rest_of_a_pull_is_imported() -> None:
+    code = "import asyncpull.workers, asyncpull.store.store, asyncpull.cli.verbs.pull, sys; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"asyncpull.pull", "asyncpull.http", "asyncpull.fetch.fetcher", "asyncpull.registry"} & set(modules)
 
 
 def test_importing_the_package_imports_no_submodule() -> None:

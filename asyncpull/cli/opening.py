@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +14,17 @@ import click
 from asyncpull.cli.formats import parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
     from typing import TypeVar
 
     from asyncpull.cli.settings import Settings
+    from asyncpull.extract.pool import WorkerPool
     from asyncpull.limits import Limits
     from asyncpull.registry.config import RegistryAccess
     from asyncpull.retry import RetryPolicy
     from asyncpull.spec.platform import Platform
+    from asyncpull.spec.reference import Reference
     from asyncpull.store.config import StoreConfig
     from asyncpull.store.store import Store
     from asyncpull.trust.policyfile import TrustOptions
@@ -85,6 +88,21 @@ def run_with_store(settings: Settings, work: Callable[[Store], Awaitable[int]]) 
             return await work(store)
 
     return run(settings, with_store)
+
+
+@asynccontextmanager
+async def workers_for(references: Iterable[str | Reference], store: Store, policy: str) -> AsyncIterator[WorkerPool]:
+    """Workers for pulls of ``references``, of which one starts now if an image is missing.
+
+    To be entered before the rest of a pull is imported: to start a worker is to start another Python, for which there
+    is a core meanwhile.
+    """
+    from asyncpull.workers import prepare_for, workers_of
+
+    async with workers_of(store) as workers:
+        if policy != "never":
+            await prepare_for(references, store, workers)
+        yield workers
 
 
 _PLATFORM_OPTIONS = (

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 _RECEIVE = 1 << 16
 # Over a fast line, blobs have come in so many seconds.
 _MOMENT = 1.0
+# A worker hears of the front no sooner again, in seconds: over a fast line it is behind, and only disturbed by that.
+_FEED_PAUSE = 0.01
 
 _log = Log(__name__)
 
@@ -78,7 +80,7 @@ class BlobFront:
     def __init__(self, size: int) -> None:
         self.size, self.position = size, 0
         self.is_alone = False
-        self._moved = asyncio.Event()
+        self._moved, self._completed = asyncio.Event(), asyncio.Event()
 
     @property
     def is_complete(self) -> bool:
@@ -90,6 +92,8 @@ class BlobFront:
         if position > self.position:
             self.position = position
             self._moved.set()
+            if self.is_complete:
+                self._completed.set()
 
     async def begun(self) -> None:
         """Wait until there is something to read."""
@@ -111,6 +115,12 @@ class BlobFront:
         """Wait until there is more to be told than what was last returned, and return that."""
         await self._moved.wait()
         return self.now()
+
+    async def completed(self, seconds: float) -> None:
+        """Wait until all of the blob is here, or so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._completed.wait()
 
 
 class Nursery:
@@ -200,6 +210,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         while True:
             await loop.sock_sendall(self.sock, encode(await front.moved()))
+            await front.completed(_FEED_PAUSE)
 
     async def _result(self, on_advance: Callable[[int], None]) -> object:
         while data := await self._receive():

@@ -44,11 +44,10 @@ def info(session: Session) -> int:
 
 async def _confinement(store: Store) -> Confinement:
     """Found out by confining a process as it is done for a pull."""
-    from asyncpull.extract.pool import WorkerPool
-    from asyncpull.stage import reach_of
+    from asyncpull.workers import workers_of
 
-    async with WorkerPool(reach_of(store)) as pool:
-        return await pool.confinement()
+    async with workers_of(store) as workers:
+        return await workers.confinement()
 
 
 def _rows_of_workers(confinement: Confinement | None) -> Iterator[tuple[str, str]]:

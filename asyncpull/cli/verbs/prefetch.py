@@ -23,6 +23,7 @@ from asyncpull.cli.opening import (
     wanted_limits,
     wanted_platform,
     wanted_retry,
+    workers_for,
 )
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.settings import Session, global_options
@@ -71,29 +72,29 @@ def prefetch(
     wanted = [*references, *(references_in(_read(file)) if file is not None else ())]
     if not wanted:
         raise UsageError("prefetch needs a REF, or a FILE that names some")
-    chosen, limits = wanted_platform(platform), wanted_limits(max_parallel_downloads, bandwidth)
+    chosen = wanted_platform(platform)
     settings = session.settings
     namespace.enter()
 
     async def work(store: Store) -> int:
-        from asyncpull.cli.progress.choice import reporter_for
-        from asyncpull.plan import PullPolicy
-        from asyncpull.prefetch import prefetch as prefetch_all
-        from asyncpull.pull import Puller
+        async with workers_for(wanted, store, pull_policy) as workers:
+            from asyncpull.cli.progress.choice import reporter_for
+            from asyncpull.plan import PullPolicy
+            from asyncpull.prefetch import prefetch as prefetch_all
+            from asyncpull.pull import Puller
 
-        access = registry_access(settings)
-        with reporter_for(settings) as reporter:
-            trust = trust_options(settings)
-            async with Puller(
-                store,
-                platform=chosen,
-                access=access,
-                retry=wanted_retry(retry_times, retry_delay),
-                limits=limits,
-                reporter=reporter,
-                trust=trust,
-            ) as puller:
-                summary = await prefetch_all(puller, wanted, when=PullPolicy(pull_policy))
+            with reporter_for(settings) as reporter:
+                async with Puller(
+                    store,
+                    platform=chosen,
+                    access=registry_access(settings),
+                    retry=wanted_retry(retry_times, retry_delay),
+                    limits=wanted_limits(max_parallel_downloads, bandwidth),
+                    reporter=reporter,
+                    trust=trust_options(settings),
+                    workers=workers,
+                ) as puller:
+                    summary = await prefetch_all(puller, wanted, when=PullPolicy(pull_policy))
         if settings.json:
             write_json(summary_as_json(summary))
         else:

@@ -20,6 +20,7 @@ from asyncpull.cli.opening import (
     wanted_limits,
     wanted_platform,
     wanted_retry,
+    workers_for,
 )
 from asyncpull.cli.output import write_json, write_lines
 from asyncpull.cli.settings import Session, Settings, global_options
@@ -65,7 +66,7 @@ def pull(
     """
     from asyncpull.spec.reference import parse_reference
 
-    wanted, limits = wanted_platform(platform), wanted_limits(max_parallel_downloads, bandwidth)
+    wanted = wanted_platform(platform)
     for text in references:
         parsed = parse_reference(text)  # what cannot be meant is told before anything is asked or made
         if all_tags and (parsed.digest is not None or ":" in text.removeprefix("docker://").rpartition("/")[2]):
@@ -75,25 +76,26 @@ def pull(
     choices = choose_all(references, settings)
 
     async def work(store: Store) -> int:
-        from asyncpull.cli.progress.choice import reporter_for
-        from asyncpull.plan import PullPolicy
-        from asyncpull.pull import Puller
+        async with workers_for((choice.references[0] for choice in choices), store, pull_policy) as workers:
+            from asyncpull.cli.progress.choice import reporter_for
+            from asyncpull.plan import PullPolicy
+            from asyncpull.pull import Puller
 
-        with reporter_for(settings) as reporter:
-            access = registry_access(settings)
-            async with Puller(
-                store,
-                platform=wanted,
-                access=access,
-                retry=wanted_retry(retry_times, retry_delay),
-                limits=limits,
-                reporter=reporter,
-                keep_blobs=keep_blobs,
-                trust=trust_options(settings),
-            ) as puller:
-                if all_tags:
-                    return show(*await pull_all_tags(puller, choices, PullPolicy(pull_policy)), settings)
-                outcomes = await pull_choices(puller, choices, PullPolicy(pull_policy))
+            with reporter_for(settings) as reporter:
+                async with Puller(
+                    store,
+                    platform=wanted,
+                    access=registry_access(settings),
+                    retry=wanted_retry(retry_times, retry_delay),
+                    limits=wanted_limits(max_parallel_downloads, bandwidth),
+                    reporter=reporter,
+                    keep_blobs=keep_blobs,
+                    trust=trust_options(settings),
+                    workers=workers,
+                ) as puller:
+                    if all_tags:
+                        return show(*await pull_all_tags(puller, choices, PullPolicy(pull_policy)), settings)
+                    outcomes = await pull_choices(puller, choices, PullPolicy(pull_policy))
         return show(outcomes, references, settings)
 
     return run_with_store(settings, work)
