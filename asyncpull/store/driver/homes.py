@@ -61,9 +61,10 @@ class Homes:
     def directory(self, layer_id: str) -> Path:
         """The directory of a layer, in whichever home has it; in ``main`` if none has."""
         for home in self.all:
-            if (home / self.trees / layer_id).is_dir():
-                return home / self.trees / layer_id
-        return self.main / self.trees / layer_id
+            directory = home.joinpath(self.trees, layer_id)
+            if directory.is_dir():
+                return directory
+        return self.main.joinpath(self.trees, layer_id)
 
     def is_lent(self, layer_id: str) -> bool:
         """Whether the layer is in a store that is only lent."""
