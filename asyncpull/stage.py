@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from asyncpull.dataclass import dataclass
 from asyncpull.errors import IntegrityError, NotInStoreError, StoreCorruptError, StoreError
-from asyncpull.extract.pool import BlobFront
+from asyncpull.extract.processes import BlobFront
 from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted, ReapplyJob
 from asyncpull.fetch.afresh import use_fetched
 from asyncpull.fetch.fetcher import NotWantedError

@@ -21,7 +21,8 @@ import pytest
 from asyncpull.errors import AsyncpullError, DigestMismatchError, LayerError, WorkerError
 from asyncpull.extract import landlock
 from asyncpull.extract.confinement import Confinement, Reach, confine, confine_worker, worker_environment
-from asyncpull.extract.pool import Nursery, WorkerPool
+from asyncpull.extract.pool import WorkerPool
+from asyncpull.extract.processes import Nursery
 from asyncpull.extract.protocol import AnswerDecoder, Extracted, Failed, encode
 from asyncpull.extract.seccomp import MACHINES
 from asyncpull.kernel import filter_system_calls, forgo_privileges, leave_network_namespace

@@ -22,7 +22,8 @@ from asyncpull.errors import (
     WorkerError,
 )
 from asyncpull.extract.partner import DistantMaker
-from asyncpull.extract.pool import BlobFront, WorkerPool
+from asyncpull.extract.pool import WorkerPool
+from asyncpull.extract.processes import BlobFront
 from asyncpull.extract.protocol import SLOT_BYTES, SLOTS, Extracted, Taken, encode, open_memory
 from asyncpull.layer.ceilings import Ceilings
 from tests.extract.test_pool import Layer, children, tar, within, workers, workers_are

@@ -27,7 +27,8 @@ from asyncpull.errors import (
     WorkerError,
 )
 from asyncpull.extract.confinement import Reach
-from asyncpull.extract.pool import BlobFront, WorkerPool
+from asyncpull.extract.pool import WorkerPool
+from asyncpull.extract.processes import BlobFront
 from asyncpull.extract.protocol import AdoptJob, ApplyJob, CopyJob, Extracted
 from asyncpull.layer.codec import Compression
 from asyncpull.layer.split import read_split, rebuild
