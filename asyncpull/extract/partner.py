@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 _MOST: Final = 500
 _fields_of: Final = attrgetter(*Member.__match_args__)
 _RECEIVE: Final = 1 << 16
-# So many times in a row the other one must have been found waiting: once, it may have been by chance.
-_WAITS: Final = 4
+# So many times in a row the other one must have been found waiting: some of these are by chance, or a large file.
+_WAITS: Final = 12
 
 
 class DistantMaker:

@@ -230,7 +230,7 @@ def test_it_is_known_who_waits_for_whom(taken_at_once: int, waits: bool) -> None
         os.close(memory)
         piece = memoryview(bytes(SLOT_BYTES))
         maker.write(piece)
-        for number in range(1, 8 * SLOTS):
+        for number in range(1, 16 * SLOTS):
             if number >= SLOTS and (number - SLOTS) % taken_at_once == 0:
                 for slot in range(taken_at_once):
                     theirs.sendall(encode(Taken((number + slot) % SLOTS)))
