@@ -58,18 +58,20 @@ class BlobFront:
         self.size, self.position = size, 0
         self.is_alone = False
         self._moved, self._completed = asyncio.Event(), asyncio.Event()
+        if not size:
+            self._completed.set()
 
     @property
     def is_complete(self) -> bool:
         """Whether all of the blob is here."""
-        return self.position >= self.size
+        return self._completed.is_set()
 
     def advance(self, position: int) -> None:
         """``position`` bytes are here, from the first one on."""
         if position > self.position:
             self.position = position
             self._moved.set()
-            if self.is_complete:
+            if position >= self.size:
                 self._completed.set()
 
     async def begun(self) -> None:
