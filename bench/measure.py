@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.memory import use_and_free
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -73,7 +75,8 @@ class Job:
     ``daemons`` are processes that work for the command without being its children; what they and theirs spend while it
     runs is added to its own. What the command prints goes to ``output``; with ``itself`` that is, in its last line, the
     Usage as JSON, because what is measured is only a part of what it does. Files appear below ``directory``. ``cold``
-    drops what the kernel has cached of any file beforehand, which takes root.
+    drops what the kernel has cached of any file beforehand, which takes root. ``memory`` is how many bytes it fills,
+    the caches of its files included.
     """
 
     command: Sequence[str]
@@ -83,6 +86,7 @@ class Job:
     directory: Path | None = None
     itself: bool = False
     cold: bool = False
+    memory: int = 0
 
     def behind(self, words: Sequence[str]) -> Job:
         """The same job, with ``words`` before its command."""
@@ -92,7 +96,7 @@ class Job:
 def measure_time(job: Job) -> Usage:
     """Run a job once. What its children spend counts as far as they ended and were waited for, as all peers do.
 
-    Dirty pages of earlier runs are written out before the clock starts. Raises RunFailedError.
+    Dirty pages of earlier runs are written out before the clock starts, and there is memory. Raises RunFailedError.
     """
     _prepare(job)
     before = _spent(job.daemons)
@@ -131,6 +135,7 @@ def _prepare(job: Job) -> None:
     os.sync()
     if job.cold:
         _CACHES.write_text("3\n")
+    use_and_free(job.memory)
 
 
 def _has_content(directory: bytes, depth: int = 0, *, within: bool = False) -> bool:

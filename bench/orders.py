@@ -28,6 +28,7 @@ class Order:
 
     ``references`` are brought with the clock and ``before`` without; ``images`` are those of ``references``, and
     ``repositories`` their URLs, for whoever asks for blobs without resolving. ``entrance`` goes before every command.
+    ``memory`` is how many bytes it takes to have all of it, as it comes and unpacked, in the caches.
     """
 
     directory: Path
@@ -38,6 +39,7 @@ class Order:
     repositories: tuple[str, ...] = ()
     entrance: tuple[str, ...] = ()
     cold: bool = False
+    memory: int = 0
 
 
 class Peer(Protocol):
@@ -106,7 +108,16 @@ def job_of(order: Order, command: Sequence[str], daemons: Sequence[int] = (), *,
     """Return a command as the job of a run."""
     output, environment = order.directory / "output", os.environ | ENVIRONMENT
     words = [*order.entrance, *command]
-    return Job(words, environment, output, daemons, directory=order.directory, itself=itself, cold=order.cold)
+    return Job(
+        words,
+        environment,
+        output,
+        daemons,
+        directory=order.directory,
+        itself=itself,
+        cold=order.cold,
+        memory=order.memory,
+    )
 
 
 def fill(words: Sequence[str], directory: Path, references: Sequence[str], number: int = 0) -> list[str]:

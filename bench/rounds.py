@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from bench.orders import Peer
     from bench.timeline import Timeline
 
+_PROGRAMS = 256 << 20
+"""How many bytes of memory those who pull take for themselves, about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -94,6 +97,7 @@ class Session:
     def _order(self, case: Case) -> Iterator[Order]:
         scenario, meter = SCENARIOS[case.scenario], self.meters[case.link]
         with self.ground.place() as directory, meter.running() as address:
+            workload = self.workloads[case.scenario]
             references = tuple(f"{address}/{reference}" for reference in self.references[case.scenario])
             pulled = references[scenario.pulled]
             yield Order(
@@ -101,10 +105,11 @@ class Session:
                 pulled,
                 scenario.goal,
                 references[: scenario.present],
-                self.workloads[case.scenario].images[scenario.pulled],
+                workload.images[scenario.pulled],
                 tuple(f"http://{address}/v2/{each[len(address) + 1 :].rpartition(':')[0]}" for each in pulled),
                 meter.entrance,
                 scenario.cold,
+                workload.blob_size + workload.unpacked_size + _PROGRAMS,
             )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +17,6 @@ from bench.measure import Job, RunFailedError, Usage, measure_time, observe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 SPIN = "import time\nwhile time.process_time() < 0.2: pass"
 IN_A_CHILD = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {SPIN!r}], check=True)"
@@ -65,6 +67,22 @@ def test_what_is_written_counts(tmp_path: Path) -> None:
 def _counts_writes(directory: Path) -> bool:
     kind = subprocess.run(["stat", "-fc", "%T", directory], capture_output=True, text=True, check=True).stdout
     return kind.strip() != "tmpfs"
+
+
+def test_memory_was_used_and_is_free_when_a_job_begins(tmp_path: Path) -> None:
+    wanted, before = 64 << 20, _pages_used()
+    job = replace(_job(tmp_path, ["true"]), memory=wanted)
+
+    measure_time(job)
+
+    assert _pages_used() - before >= wanted // mmap.PAGESIZE
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10 >= wanted
+
+
+def _pages_used() -> int:
+    """How many pages were handed out since the machine was started."""
+    counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return sum(int(value) for name, value in counters.items() if name.startswith("pgalloc_"))
 
 
 def test_a_program_can_tell_what_a_part_of_it_cost(tmp_path: Path) -> None:
