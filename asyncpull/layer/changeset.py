@@ -47,8 +47,9 @@ _NAME_LIMIT: Final = 255
 # A path as it is opened by others in a chroot: "/" before it, NUL after it, PATH_MAX in all.
 _PATH_LIMIT: Final = 4094
 _LINK_LIMIT: Final = 4095
-# Longer paths are remembered by a hash, so that hostile ones cost no more memory than others.
+# Longer directories are remembered by a hash, so that hostile ones cost no more memory than others.
 _SHORT: Final = 128
+_DOT: Final = 0x2E
 
 _WHITEOUT: Final = b".wh."
 _OPAQUE: Final = b".wh..wh..opq"
@@ -106,26 +107,43 @@ class Changeset:
     """Decides, member by member, what a layer does. One per layer; remembers the names it has seen."""
 
     def __init__(self) -> None:
-        self._seen: set[bytes] = set()
+        # The names in each directory, by its cleaned path.
+        self._seen: dict[bytes, set[bytes]] = {}
+        # The directory of the last member: as the archive names it, cleaned, and its names. Most members are beside the
+        # one before them, and then there is only the last component to be looked at.
+        self._above: bytes | None = None
+        self._parent = b""
+        self._names: set[bytes] = set()
 
     def action(self, member: Member) -> Action:
         """What ``member`` does; its contents, if any, belong to an Effect.FILE.
 
         Raises UnsupportedMemberError for what cannot be stored and rebuilt faithfully.
         """
-        path = clean_name(member.name)
-        if path is None:
-            raise _refused("a name that leads out of the layer", member)
-        seen = self._seen
-        known = len(seen)
-        seen.add(path if len(path) <= _SHORT else _long_key(path, member))
-        if len(seen) == known:
+        above, _, name = member.name.rpartition(b"/")
+        if above != self._above or not name or name[0] == _DOT or len(name) > _NAME_LIMIT:
+            name = self._find(member, above, name)
+        parent, names = self._parent, self._names
+        known = len(names)
+        names.add(name)
+        if len(names) == known:
             raise _refused("a second member of the same name", member)
         effect = _EFFECTS.get(member.kind)
-        parent, _, name = path.rpartition(b"/")
         if (effect is _FILE or effect is _DIRECTORY) and name and name[:4] != _WHITEOUT:
             return _usual((effect, parent, name, b""))
         return _rare_action(member, effect, parent, name)
+
+    def _find(self, member: Member, above: bytes, last: bytes) -> bytes:
+        """Find the directory of a member, which the archive names ``above``; returns its name in there."""
+        path = clean_name(member.name)
+        if path is None:
+            raise _refused("a name that leads out of the layer", member)
+        parent, _, name = path.rpartition(b"/")
+        key = parent if len(path) <= _SHORT else _long_key(path, parent, member)
+        self._parent, self._names = parent, self._seen.setdefault(key, set())
+        is_beside = name == last and len(parent) < _PATH_LIMIT - _NAME_LIMIT
+        self._above = above if is_beside else None
+        return name
 
 
 def _rare_action(member: Member, effect: Effect | None, parent: bytes, name: bytes) -> Action:
@@ -193,11 +211,11 @@ def _whiteout(member: Member, parent: bytes, name: bytes) -> Action:
     return Action(Effect.WHITEOUT, parent, hidden)
 
 
-def _long_key(path: bytes, member: Member) -> bytes:
-    """What to remember of a path longer than _SHORT: as little as of others. Refuses those that are too long."""
+def _long_key(path: bytes, parent: bytes, member: Member) -> bytes:
+    """By what to remember the directory of a long path. Refuses those that are too long."""
     if len(path) > _PATH_LIMIT or max(map(len, path.split(b"/"))) > _NAME_LIMIT:
         raise _refused("a name that Linux cannot hold", member)
-    return blake2b(path).digest()
+    return parent if len(parent) <= _SHORT else blake2b(parent).digest()
 
 
 def _refused(what: str, member: Member) -> UnsupportedMemberError:

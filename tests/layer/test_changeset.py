@@ -217,3 +217,26 @@ def test_a_whiteout_and_what_it_hides_are_two_names() -> None:
     changeset = Changeset()
     for name in (b"a", b".wh.a", b".wh.b", b"b", b"n/" * 200 + b"a", b"n/" * 200 + b"b"):
         changeset.action(made(name))
+
+
+LONG = st.sampled_from([b"n" * 255, b"n" * 256, b"d" * 130 + b"/e", b"d/" * 1920 + b"e" * 250, b"d/" * 2046 + b"ab"])
+
+
+@given(
+    st.lists(st.tuples(st.one_of(PATHS, LONG), st.sampled_from([b"", b"/f", b"/.f", b"/" + b"m" * 200])), max_size=20)
+)
+def test_what_came_before_changes_nothing_but_what_is_refused(names: list[tuple[bytes, bytes]]) -> None:
+    changeset, seen = Changeset(), set[bytes | None]()
+    for name in map(b"".join, names):
+        try:
+            expected = action(name, b"5")
+        except UnsupportedMemberError:
+            expected = None
+        path = clean_name(name)
+        if expected is None or path in seen:
+            with pytest.raises(UnsupportedMemberError):
+                changeset.action(made(name, b"5"))
+        else:
+            assert changeset.action(made(name, b"5")) == expected
+        if expected is not None:
+            seen.add(path)
