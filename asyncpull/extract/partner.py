@@ -206,12 +206,10 @@ def _do(batch: Batch, memory: mmap.mmap, maker: Extractor, missing: int) -> int:
         missing -= at
     for fields in marshal.loads(batch.members):
         member = Member(*fields)
-        piece = contents[at : at + member.size]
-        maker.begin(member, piece)
-        size = len(piece)
-        at += size
-        missing = member.size - size
-    return missing
+        end = at + member.size
+        maker.begin(member, contents[at:end])
+        at, missing = end, end - batch.filled
+    return max(missing, 0)
 
 
 @contextmanager
