@@ -1,10 +1,11 @@
 """The process that workers are forked from.
 
-``python -m asyncpull.extract.nursery FD``. It imports what a worker needs, once, and forks a worker for every socket
-that it is sent over FD. A fork costs a millisecond and shares the memory; a start of Python with its imports costs
-seventy. It never has a second thread, so that forking it is safe, which forking the loop process would not be.
+``script()`` is that process; FD, its argument, is a socket. It imports what a worker needs, once, and forks a worker
+for every socket that it is sent over FD. A fork costs a millisecond and shares the memory; a start of Python with its
+imports costs fifty. It never has a second thread, so that forking it is safe, which forking the loop process would not
+be.
 
-FD is a socket that keeps messages apart. The conversation::
+FD keeps messages apart. The conversation::
 
     loop                    nursery
     Reach                ->
@@ -39,6 +40,12 @@ _LONGEST = 1 << 16
 _KEPT_BYTES = 64 << 20
 
 
+def script() -> None:
+    """Be the nursery, in a process of its own."""
+    main()
+    os._exit(0)  # somebody waits for the end, and there is nothing to be taken down in order
+
+
 def main() -> None:
     """Fork workers until nobody can ask for one any more."""
     os.umask(0)
@@ -53,6 +60,7 @@ def main() -> None:
     own = os.getpid()
     keep_freed_memory(_KEPT_BYTES)
     gc.freeze()  # so that no collection in a worker copies the pages it shares
+    gc.enable()
     while (fd := _next_request(requests)) is not None:
         if os.fork() == 0:
             _become_a_worker(requests, fd, own, confinement)
@@ -92,8 +100,3 @@ def _reap(*_: object) -> None:
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-
-
-if __name__ == "__main__":
-    main()
-    os._exit(0)  # somebody waits for the end, and there is nothing to be taken down in order
