@@ -1,9 +1,9 @@
 """The process that workers are forked from.
 
-``script()`` is that process; FD, its argument, is a socket. It imports what a worker needs, once, and forks a worker
-for every socket that it is sent over FD. A fork costs a millisecond and shares the memory; a start of Python with its
-imports costs fifty. It never has a second thread, so that forking it is safe, which forking the loop process would not
-be.
+``__main__.py`` is how it begins; FD, its argument, is a socket. It imports what a worker needs, once, and forks a
+worker for every socket that it is sent over FD. A fork costs a millisecond and shares the memory; a start of Python
+with its imports costs fifty. It never has a second thread, so that forking it is safe, which forking the loop process
+would not be.
 
 FD keeps messages apart. The conversation::
 
@@ -38,12 +38,6 @@ _PATIENCE = 10
 _LONGEST = 1 << 16
 # What pieces of a layer a worker has in memory at a time, several times over.
 _KEPT_BYTES = 64 << 20
-
-
-def script() -> None:
-    """Be the nursery, in a process of its own."""
-    main()
-    os._exit(0)  # somebody waits for the end, and there is nothing to be taken down in order
 
 
 def main() -> None:

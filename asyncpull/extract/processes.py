@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 _RECEIVE = 1 << 16
 # A worker hears of the front no sooner again, in seconds: over a fast line it is behind, and only disturbed by that.
 _FEED_PAUSE = 0.01
-# A pull waits for the nursery: as a module by -m it would start a tenth later, and another tenth if the collector went
-# through what is imported.
-_NURSERY = "import gc; gc.disable(); from asyncpull.extract.nursery import script; script()"
+_NURSERY = Path(__file__).with_name("__main__.py")
 
 
 def _python_path() -> str:
@@ -114,7 +112,7 @@ class Nursery:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-S", "-P", "-c", _NURSERY, str(theirs.fileno())],
+                    [sys.executable, "-S", "-P", str(_NURSERY), str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),

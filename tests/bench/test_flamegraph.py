@@ -29,7 +29,7 @@ def test_workers_are_in_it(tmp_path: Path) -> None:
         if "asyncpull/extract/worker.py" in stacks:
             break
     assert "(asyncpull/__main__.py:" in stacks  # not by its arguments, which a process has a moment after it began
-    assert "asyncpull.extract.nursery" in stacks
+    assert "asyncpull/extract/__main__.py" in stacks
     assert "asyncpull/extract/worker.py" in stacks
     assert [path.name for path in (tmp_path / "sources").glob("tmp*")] == []
 
