@@ -96,7 +96,8 @@ class Job:
 def measure_time(job: Job) -> Usage:
     """Run a job once. What its children spend counts as far as they ended and were waited for, as all peers do.
 
-    Dirty pages of earlier runs are written out before the clock starts, and there is memory. Raises RunFailedError.
+    Before the clock starts dirty pages of earlier runs are written out, and the memory it fills was used. Raises
+    RunFailedError.
     """
     _prepare(job)
     before = _spent(job.daemons)
